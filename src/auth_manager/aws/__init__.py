@@ -1,0 +1,1 @@
+"""AWS services, one file each; the only place that knows boto3."""

@@ -1,0 +1,1 @@
+"""Where a process starts: Lambda functions, the uvicorn server, the command line."""

@@ -1,0 +1,253 @@
+"""Every failure the service names: one class each, with its HTTP status and its stable code.
+
+The first docstring line of a class is its public title (RFC 9457 `title`); docs/errors.md lists them all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One invalid member of a request body or query, without the submitted value.
+
+    `pointer` is an RFC 6901 JSON pointer into the body, or `?name` for a query parameter.
+    """
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class AuthError(Exception):
+    """The request failed."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after: int | None = None,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Describe this occurrence.
+
+        Args:
+            detail: what a person reads; never submitted data, never internals.
+            retry_after: whole seconds until a retry can succeed.
+            errors: invalid fields, for 422.
+            headers: further response headers.
+        """
+        super().__init__(detail or self.title())
+        self.detail = detail or self.title()
+        self.retry_after = retry_after
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the public title: the first line of the class docstring."""
+        return (cls.__doc__ or AuthError.__doc__ or "").strip().splitlines()[0]
+
+
+class InternalError(AuthError):
+    """Something went wrong on our side."""
+
+
+# --- the shape of a request ------------------------------------------------------------------------
+
+
+class MalformedRequest(AuthError):
+    """The request is malformed."""
+
+    status = 400
+    code = "malformed_request"
+
+
+class NotFound(AuthError):
+    """There is nothing here."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(AuthError):
+    """This resource does not support that method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(AuthError):
+    """The request body is too large."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(AuthError):
+    """The request body must be application/json."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class InvalidFields(AuthError):
+    """Some fields are invalid."""
+
+    status = 422
+    code = "invalid_fields"
+
+
+class IdempotencyKeyReused(AuthError):
+    """This Idempotency-Key was used for another request."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class IdempotencyKeyInProgress(AuthError):
+    """A request with this Idempotency-Key is still running."""
+
+    status = 409
+    code = "idempotency_key_in_progress"
+
+
+class TooManyRequests(AuthError):
+    """Too many requests."""
+
+    status = 429
+    code = "too_many_requests"
+
+
+# --- accounts --------------------------------------------------------------------------------------
+
+
+class EmailTaken(AuthError):
+    """An account with this e-mail address exists."""
+
+    status = 409
+    code = "email_taken"
+
+
+class UsernameTaken(AuthError):
+    """An account with this username exists."""
+
+    status = 409
+    code = "username_taken"
+
+
+# --- logging in ------------------------------------------------------------------------------------
+
+
+class InvalidCredentials(AuthError):
+    """The credentials are not valid."""
+
+    status = 401
+    code = "invalid_credentials"
+
+
+class TooManyAttempts(AuthError):
+    """Too many failed attempts."""
+
+    status = 429
+    code = "too_many_attempts"
+
+
+class AccountDisabled(AuthError):
+    """This account is disabled."""
+
+    status = 403
+    code = "account_disabled"
+
+
+class EmailNotVerified(AuthError):
+    """The e-mail address is not verified yet."""
+
+    status = 403
+    code = "email_not_verified"
+
+
+# --- tokens and sessions ---------------------------------------------------------------------------
+
+
+class MissingToken(AuthError):
+    """An access token is needed."""
+
+    status = 401
+    code = "missing_token"
+
+
+class InvalidToken(AuthError):
+    """The access token is not valid."""
+
+    status = 401
+    code = "invalid_token"
+
+
+class SessionEnded(AuthError):
+    """The session has ended."""
+
+    status = 401
+    code = "session_ended"
+
+
+class RecentAuthenticationRequired(AuthError):
+    """This needs a recent authentication.
+
+    RFC 9470: the challenge carries `error="insufficient_user_authentication"` and `max_age`.
+    """
+
+    status = 401
+    code = "insufficient_user_authentication"
+
+
+class InvalidRefreshToken(AuthError):
+    """The refresh token is not valid."""
+
+    status = 401
+    code = "invalid_refresh_token"
+
+
+class RefreshTokenReused(AuthError):
+    """The refresh token was used before; its session has ended."""
+
+    status = 401
+    code = "refresh_token_reused"
+
+
+# --- the service itself ----------------------------------------------------------------------------
+
+
+class ServiceUnavailable(AuthError):
+    """The service is not available right now."""
+
+    status = 503
+    code = "service_unavailable"
+
+    def __init__(self, detail: str = "", *, retry_after: int = 2) -> None:
+        """A 503 always says when to come back (RFC 9110 section 10.2.3)."""
+        super().__init__(detail, retry_after=retry_after)
+
+
+class DatabaseUnavailable(ServiceUnavailable):
+    """The database is not available right now."""
+
+    code = "database_unavailable"
+
+
+class NotReady(ServiceUnavailable):
+    """A part the service needs is not ready."""
+
+    code = "not_ready"
+
+
+class ConfigurationError(Exception):
+    """The service refuses to start: a setting is missing, weak or contradictory.
+
+    Not an `AuthError`: it is raised before there is a request to answer.
+    """

@@ -1,0 +1,1 @@
+"""Sessions: refresh, list, revoke, log out."""

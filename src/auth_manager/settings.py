@@ -1,0 +1,152 @@
+"""The one frozen Settings object: built once in an entry point from AUTH_* variables, passed down.
+
+docs/settings.md describes every field; a test holds the two together.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from auth_manager.errors import ConfigurationError
+
+MINIMUM_SECRET_BYTES = 32
+"""Least length of an HMAC key (ASVS 11.2.3; RFC 2104 section 3)."""
+
+MINIMUM_DISTINCT_CHARACTERS = 10
+"""A word repeated is long, and no secret."""
+
+LOCAL_KEY_MARK = "local-"
+"""Marks keys that `make local` generated: they never start a deployment."""
+
+
+class Settings(BaseSettings):
+    """Everything that may differ between two deployments. Durations are seconds unless named."""
+
+    model_config = SettingsConfigDict(env_prefix="AUTH_", frozen=True, extra="ignore")
+
+    mode: Literal["local", "deployed"] = "deployed"
+    public_url: str = ""
+    product_name: str = "Auth Manager"
+    git_sha: str = "unknown"
+    docs_enabled: bool = False
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    tracing_enabled: bool = False
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    # Database
+    database_url: SecretStr = SecretStr("")
+    database_pool_size: int = Field(default=8, ge=1, le=100)
+    database_connect_timeout: float = Field(default=2.0, gt=0, le=10)
+    database_deadline: float = Field(default=4.0, gt=0, le=25)
+    database_max_idle: float = Field(default=240.0, gt=0)
+    database_session_options: bool = True
+
+    # Keys
+    signing_keys: SecretStr = SecretStr("")
+    signing_keys_file: str = ""
+    signing_keys_secret_arn: str = ""
+    signing_algorithm: Literal["RS256", "ES256"] = "RS256"
+    secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+
+    # Tokens and sessions
+    audience: str = "auth-manager"
+    access_token_lifetime: int = Field(default=900, ge=60, le=86_400)
+    session_idle_lifetime: int = Field(default=14 * 86_400, ge=300)
+    session_absolute_lifetime: int = Field(default=90 * 86_400, ge=300)
+    refresh_grace: int = Field(default=10, ge=0, le=60)
+    recent_authentication: int = Field(default=900, ge=60)
+
+    # Accounts and passwords
+    require_verified_email: bool = False
+    password_minimum_length: int = Field(default=12, ge=8, le=64)
+    argon2_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
+    argon2_time_cost: int = Field(default=2, ge=2, le=20)
+    argon2_parallelism: int = Field(default=1, ge=1, le=8)
+    hash_concurrency: int = Field(default=4, ge=1, le=64)
+
+    # Limits
+    login_failures_before_delay: int = Field(default=10, ge=3, le=100)
+    login_failures_before_lock: int = Field(default=100, ge=3, le=100)
+    login_delay: int = Field(default=30, ge=1)
+    login_delay_maximum: int = Field(default=900, ge=1)
+    login_attempts_per_address: int = Field(default=100, ge=1)
+    login_address_window: int = Field(default=900, ge=1)
+    registrations_per_address: int = Field(default=60, ge=1)
+    registration_window: int = Field(default=3600, ge=1)
+
+    @field_validator("cors_origins", "secret_keys", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        """Accept `a,b` as environment variables carry lists."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _refuse_weak_secrets(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """ASVS 11.2.3: fail at start, and say why, rather than run with a weak secret."""
+        for key in keys:
+            plain = key.get_secret_value()
+            if len(plain.encode()) < MINIMUM_SECRET_BYTES:
+                raise ValueError(f"a key is under {MINIMUM_SECRET_BYTES} bytes")
+            if len(set(plain)) < MINIMUM_DISTINCT_CHARACTERS:
+                raise ValueError("a key is not random")
+        return keys
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if self.login_failures_before_delay > self.login_failures_before_lock:
+            raise ValueError("AUTH_LOGIN_FAILURES_BEFORE_DELAY exceeds ..._BEFORE_LOCK")
+        if self.session_idle_lifetime > self.session_absolute_lifetime:
+            raise ValueError("AUTH_SESSION_IDLE_LIFETIME exceeds AUTH_SESSION_ABSOLUTE_LIFETIME")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_an_unsafe_start(self) -> Self:
+        """ASVS 6.3.2: no default secret; nothing made for a laptop outside it."""
+        if not self.database_url.get_secret_value():
+            raise ValueError("AUTH_DATABASE_URL is not set")
+        if not self.secret_keys:
+            raise ValueError("AUTH_SECRET_KEYS is not set; `auth-manager keys generate` makes one")
+        if not self.public_url.startswith(("https://", "http://")):
+            raise ValueError("AUTH_PUBLIC_URL must be an http(s) URL")
+        if self.mode == "deployed":
+            if not self.public_url.startswith("https://"):
+                raise ValueError("AUTH_PUBLIC_URL must be an https:// URL outside local mode")
+            if any(k.get_secret_value().startswith(LOCAL_KEY_MARK) for k in self.secret_keys):
+                raise ValueError("AUTH_SECRET_KEYS has a key made for local mode")
+        return self
+
+    @property
+    def issuer(self) -> str:
+        """The `iss` of every token: the public URL (RFC 8414 section 2)."""
+        return self.public_url
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a laptop: generated keys, readable logs, /docs."""
+        return self.mode == "local"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read AUTH_* from the environment.
+
+    Raises:
+        ConfigurationError: naming each unusable variable, without its value.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # values are validated by pydantic
+    except ValidationError as error:
+        reasons = []
+        for item in error.errors(include_input=False, include_url=False, include_context=False):
+            name = "_".join(("AUTH", *(str(part).upper() for part in item["loc"])))
+            message = item["msg"].removeprefix("Value error, ")
+            reasons.append(message if not item["loc"] else f"{name}: {message}")
+        raise ConfigurationError("; ".join(reasons)) from None

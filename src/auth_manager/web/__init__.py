@@ -1,0 +1,1 @@
+"""What every router shares: request limits, problem+json, bearer tokens."""
