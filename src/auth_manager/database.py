@@ -25,7 +25,7 @@ import psycopg2.errors
 import psycopg2.extensions
 import psycopg2.extras
 
-from auth_manager.errors import DatabaseUnavailable
+from auth_manager.errors import AuthError, DatabaseUnavailable
 
 Row = dict[str, Any]
 Parameters = Mapping[str, object]
@@ -37,20 +37,27 @@ SESSION_OPTIONS = (
 """Milliseconds; shorter than the client's deadline, so that a slow server answers before we hang up.
 Behind RDS Proxy, which pins on SET and refuses `options`, they belong on the database role instead."""
 
-_RETRYABLE_SQLSTATES = frozenset(
-    {
-        "40001",  # serialization_failure
-        "40P01",  # deadlock_detected
-        "55P03",  # lock_not_available
-        "57014",  # query_canceled: statement_timeout
-        "25006",  # read_only_sql_transaction: the other end of a failover
-    }
+_UNAVAILABLE_SQLSTATES = (
+    "08",  # connection exception
+    "25006",  # read_only_sql_transaction: the other end of a failover
+    "25P03",  # idle_in_transaction_session_timeout
+    "40",  # transaction rollback: serialization failure, deadlock
+    "53",  # insufficient resources: connections, memory, disk
+    "55P03",  # lock_not_available
+    "57",  # operator intervention: statement_timeout, shutdown, starting up
+    "58",  # system error
 )
+"""Codes and whole classes of codes after which the same request can succeed later. Not the rest of what
+psycopg2 calls OperationalError: an index row that is too large (54000) is so for ever."""
+
+_REQUIREMENT_FAILED = "AM001"
+"""SQLSTATE of `require`, in migrations/0003_security.sql."""
+
 _STALE_SQLSTATES = frozenset({"25006"})
 
 
 class DeadlineExceeded(psycopg2.OperationalError):
-    """The server did not answer in time; the connection is closed."""
+    """The server did not answer in time; the connection is lost."""
 
 
 class _Connection(psycopg2.extensions.connection):
@@ -63,17 +70,17 @@ class _Connection(psycopg2.extensions.connection):
 
 
 def _wait(connection: Any, _timeout: float | None = None) -> None:  # noqa: ANN401 -- psycopg2's type
-    """Wait for the socket as libpq asks, but never past the connection's deadline."""
-    while True:
-        state = connection.poll()
-        if state == psycopg2.extensions.POLL_OK:
-            return
-        event = select.POLLIN if state == psycopg2.extensions.POLL_READ else select.POLLOUT
+    """Wait for the socket as libpq asks, but never past the connection's deadline.
+
+    Whatever is raised here (a KeyboardInterrupt too), psycopg2 drops the connection. Closing it here would
+    wait for a lock that `execute` holds: for ever.
+    """
+    events = {psycopg2.extensions.POLL_READ: select.POLLIN, psycopg2.extensions.POLL_WRITE: select.POLLOUT}
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         poller = select.poll()
-        poller.register(connection.fileno(), event)
+        poller.register(connection.fileno(), events[state])
         remaining = connection.deadline - time.monotonic()
         if remaining <= 0 or not poller.poll(remaining * 1000):
-            connection.close()
             raise DeadlineExceeded("no answer from PostgreSQL before the deadline")
 
 
@@ -92,32 +99,65 @@ class Connection:
         self._send = send
         self._mogrify = mogrify
         self._queued: list[bytes] = []
+        self._refusals: dict[str, AuthError] = {}
 
-    def add(self, sql: str, parameters: Parameters | None = None) -> None:
-        """Queue a statement; its errors surface when it is sent."""
-        self._queued.append(self._mogrify(sql, parameters or {}))
+    def add(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        refused: Mapping[str, AuthError] | None = None,
+    ) -> None:
+        """Queue a statement; its errors surface when it is sent. Without parameters `%` means itself.
 
-    def fetch_all(self, sql: str, parameters: Parameters | None = None) -> list[Row]:
+        `refused` says what the database's refusal means: by the name of a violated constraint, or by the
+        fact of a `require(condition, fact)` that does not hold. The whole trip is then undone and the error
+        raised in place of psycopg2's.
+        """
+        self._queued.append(self._mogrify(sql, parameters) if parameters else sql.encode())
+        self._refusals.update(refused or {})
+
+    def fetch_all(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        refused: Mapping[str, AuthError] | None = None,
+    ) -> list[Row]:
         """Send the queue and this statement; return this statement's rows."""
-        self.add(sql, parameters)
+        self.add(sql, parameters, refused=refused)
         return self._flush()
 
-    def fetch_one(self, sql: str, parameters: Parameters | None = None) -> Row | None:
+    def fetch_one(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        refused: Mapping[str, AuthError] | None = None,
+    ) -> Row | None:
         """Send the queue and this statement; return its first row, or None."""
-        rows = self.fetch_all(sql, parameters)
+        rows = self.fetch_all(sql, parameters, refused=refused)
         return rows[0] if rows else None
 
     def _flush(self) -> list[Row]:
         statements, self._queued = self._queued, []
-        return self._send(b";\n".join(statements))
+        try:
+            return self._send(b";\n".join(statements))
+        except psycopg2.Error as error:
+            fact = error.diag.message_primary if error.pgcode == _REQUIREMENT_FAILED else None
+            refusal = self._refusals.get(fact or error.diag.constraint_name or "")
+            if refusal is None:
+                raise
+            raise refusal from error
 
 
 class Database:
     """A small pool of connections, each given out for one transaction.
 
     One connection is right for a Lambda sandbox, which runs one request at a time; a threaded server needs
-    more. A connection that died while it was idle is replaced and its first round trip is sent once more:
-    every write of this service carries ids chosen by the caller, so that sending it twice does it once.
+    more. A connection seen to have died while it was idle is replaced; one that turns out dead when it is
+    used, as after a freeze, is replaced and its first round trip sent once more: every write of this service
+    carries ids chosen by the caller, so that sending it twice does it once.
     """
 
     def __init__(
@@ -147,10 +187,11 @@ class Database:
         self._connect_timeout = connect_timeout
         self._deadline = deadline
         self._max_idle = max_idle
-        self._session_options = session_options
+        self._options: dict[str, Any] = {"options": SESSION_OPTIONS} if session_options else {}
         self._on_connect_failed = on_connect_failed
         self._places = threading.BoundedSemaphore(pool_size)
         self._idle: queue.LifoQueue[_Connection] = queue.LifoQueue()
+        self._closed = False
         self.round_trips = 0
         """Simple queries sent since the start, BEGIN and COMMIT included, when they travel alone."""
 
@@ -158,13 +199,15 @@ class Database:
     def one_trip(self) -> Generator[Connection]:
         """Send all statements of the block in one round trip and one implicit transaction.
 
-        Only the last statement may return rows. Nothing is sent when the block raises before its fetch.
+        The last statement's rows are the only ones returned, so a fetch ends the trip: the block may not
+        use its connection after it. Nothing is sent when the block raises before that.
 
         Raises:
-            DatabaseUnavailable: no answer, no connection, or a time-out; nothing was kept.
+            DatabaseUnavailable: no answer, no connection, or a time-out. Nothing was kept, unless only the
+                answer was lost or late: then nobody knows.
         """
         with self._checked_out() as lease:
-            connection = Connection(lease.send, lease.mogrify)
+            connection = Connection(lease.send_once, lease.mogrify)
             yield connection
             if connection._queued:
                 connection._flush()
@@ -184,6 +227,7 @@ class Database:
                 if lease.sent:
                     connection.add("COMMIT")
                     connection._flush()
+                    lease.confirm_commit()
                 elif len(connection._queued) > 1:
                     del connection._queued[0]
                     connection._flush()
@@ -193,6 +237,7 @@ class Database:
 
     def close(self) -> None:
         """Close the idle connections; those in use close when they come back."""
+        self._closed = True
         while True:
             try:
                 self._idle.get_nowait().close()
@@ -219,13 +264,15 @@ class Database:
             self._places.release()
 
     def _connect(self, deadline: float) -> _Connection:
+        """Open a connection. Looking up the server's name is the one wait that no deadline bounds."""
         deadline = min(deadline, time.monotonic() + self._connect_timeout)
         try:
             connection: _Connection = psycopg2.connect(
                 self._url,
                 connection_factory=functools.partial(_Connection, deadline=deadline),
                 application_name="auth-manager",
-                options=SESSION_OPTIONS if self._session_options else "",
+                client_encoding="UTF8",
+                **self._options,
             )
         except psycopg2.Error:
             self._on_connect_failed()
@@ -239,10 +286,9 @@ class Database:
                 connection = self._idle.get_nowait()
             except queue.Empty:
                 return None
-            if connection.closed or time.monotonic() - connection.idle_since > self._max_idle:
-                connection.close()
-                continue
-            return connection
+            if time.monotonic() - connection.idle_since <= self._max_idle and not _has_hung_up(connection):
+                return connection
+            connection.close()
 
 
 class _Lease:
@@ -254,6 +300,7 @@ class _Lease:
         self._connection = database._take_idle()
         self._reused = self._connection is not None
         self.sent = False
+        self._answer: str | None = None
 
     @property
     def _open(self) -> _Connection:
@@ -278,46 +325,78 @@ class _Lease:
             lost = self._connection is not None and self._connection.closed
             if not (first and self._reused and lost) or isinstance(error, DeadlineExceeded):
                 raise
+            self._close()
             self._connection, self._reused = None, False
             return self._execute(sql)
+
+    def send_once(self, sql: bytes) -> list[Row]:
+        """Send the only simple query of this lease: a second one would be a second transaction."""
+        if self.sent:
+            raise RuntimeError("one_trip() sends once: nothing may follow its fetch")
+        return self.send(sql)
 
     def _execute(self, sql: bytes) -> list[Row]:
         with self._open.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
             self._database.round_trips += 1
             cursor.execute(sql)
+            self._answer = cursor.statusmessage
             return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+
+    def confirm_commit(self) -> None:
+        """Refuse to take ROLLBACK for success: PostgreSQL's answer to COMMIT in a failed transaction."""
+        if self._answer != "COMMIT":
+            raise psycopg2.errors.InFailedSqlTransaction(
+                "nothing was kept: the block caught an error of PostgreSQL and went on"
+            )
 
     def roll_back(self) -> None:
         """Undo what was sent; a connection that cannot even do that is closed."""
-        if self._connection is None or self._connection.closed or not self.sent:
+        if self._connection is None or self._connection.closed or self._is_idle(self._connection):
             return
         try:
             self._execute(b"ROLLBACK")
         except psycopg2.Error:
-            self._connection.close()
+            self._close()
 
     def discard_if_stale(self, error: psycopg2.Error) -> None:
         """Drop a connection that reached the wrong server, so that the next request finds the right one."""
-        if self._connection is not None and error.pgcode in _STALE_SQLSTATES:
-            self._connection.close()
+        if error.pgcode in _STALE_SQLSTATES:
+            self._close()
 
     def give_back(self) -> None:
-        """Return a usable connection to the pool."""
+        """Return a usable connection to the pool; close any other."""
         connection = self._connection
-        if connection is None or connection.closed:
+        if connection is None:
             return
-        if connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+        if connection.closed or not self._is_idle(connection):
             connection.close()
             return
         connection.idle_since = time.monotonic()
         self._database._idle.put(connection)
+        if self._database._closed:
+            self._database.close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    @staticmethod
+    def _is_idle(connection: _Connection) -> bool:
+        return connection.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE
+
+
+def _has_hung_up(connection: _Connection) -> bool:
+    """Tell whether the server said something since the last answer: a farewell, or the end of the stream."""
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _is_unavailability(error: psycopg2.Error) -> bool:
     """Tell "try again later" from a defect of ours or a constraint the caller handles."""
-    if error.pgcode in _RETRYABLE_SQLSTATES:
-        return True
+    if error.pgcode is not None:
+        return error.pgcode.startswith(_UNAVAILABLE_SQLSTATES)
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return True
     # A connection cut mid-answer surfaces as a bare DatabaseError without SQLSTATE.
-    return type(error) is psycopg2.DatabaseError and error.pgcode is None
+    return type(error) is psycopg2.DatabaseError
