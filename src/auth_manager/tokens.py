@@ -1,0 +1,341 @@
+"""Everything we sign: access tokens for everybody, refresh tokens and list cursors for ourselves alone.
+
+An access token is a JWT (RFC 9068), signed with a private key so that others can verify it. We are its only
+issuer and write one header for each key, so the verifier looks the header up instead of interpreting it: the
+algorithm, the key and the type are ours or the token is refused, and no JSON is parsed before its signature
+is verified. That is RFC 8725 sections 3.1, 3.2, 3.10, 3.11 and 3.12 in one step.
+
+Refresh tokens and cursors never leave our own API: they carry an HMAC. Each purpose has a key of its own, so
+nothing sealed for one purpose opens for another.
+"""
+
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from jwt.api_jws import PyJWS
+from jwt.exceptions import PyJWTError
+from pydantic import SecretStr
+
+from auth_manager.errors import FieldError, InvalidFields, InvalidRefreshToken, InvalidToken
+from auth_manager.signing_keys import KeySet, SigningKey, decode_base64url, encode_base64url
+
+ACCESS_TOKEN_TYPE = "at+jwt"  # noqa: S105 -- a media type (RFC 9068 section 2.1)
+
+MAXIMUM_TOKEN_LENGTH = 8192
+"""Characters; refused before anything is decoded."""
+
+LEEWAY = 60
+"""Seconds by which the clocks of issuer and verifier may differ."""
+
+MAXIMUM_CURSOR_LENGTH = 1024
+
+_LAST_SECOND = 253_402_300_799  # the end of year 9999, the last that datetime can hold
+_MAC_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    """What a verified access token says. It says nothing of the session having ended since: ask by `sid`."""
+
+    sub: UUID
+    sid: UUID
+    jti: str
+    client_id: str
+    scope: str
+    roles: tuple[str, ...]
+    auth_time: datetime
+    amr: tuple[str, ...]
+    acr: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedAccessToken:
+    """A new access token, and the seconds for which it is valid."""
+
+    token: str = field(repr=False)
+    expires_in: int
+
+
+class AccessTokens:
+    """Issues and verifies access tokens. Built once: verifying then costs one signature check.
+
+    Args:
+        key_set: the current key signs, all verify.
+        issuer: the exact `iss`.
+        audience: the exact `aud`.
+    """
+
+    def __init__(self, key_set: KeySet, *, issuer: str, audience: str) -> None:
+        self._current = key_set.current
+        self._keys_by_header = {_encode_header(key): key for key in key_set.keys}
+        self._jws = PyJWS(algorithms=list({key.algorithm for key in key_set.keys}))
+        self._issuer = issuer
+        self._audience = audience
+
+    def issue(
+        self,
+        *,
+        account_id: UUID,
+        session_id: UUID,
+        token_id: UUID,
+        client_id: str,
+        scope: str,
+        roles: Sequence[str],
+        authenticated_at: datetime,
+        amr: Sequence[str],
+        acr: str,
+        now: datetime,
+        lifetime: timedelta,
+    ) -> IssuedAccessToken:
+        """Sign an access token (RFC 9068 section 2.2). Times are cut to whole seconds, never rounded up."""
+        issued_at, expires_in = int(now.timestamp()), int(lifetime.total_seconds())
+        claims = {
+            "iss": self._issuer,
+            "sub": str(account_id),
+            "aud": self._audience,
+            "client_id": client_id,
+            "iat": issued_at,
+            "exp": issued_at + expires_in,
+            "jti": str(token_id),
+            "sid": str(session_id),
+            "auth_time": int(authenticated_at.timestamp()),
+            "amr": list(amr),
+            "acr": acr,
+            "scope": scope,
+            "roles": list(roles),
+        }
+        if self._current.private_key is None:
+            raise ValueError("the current key only verifies")
+        token = self._jws.encode(
+            json.dumps(claims, separators=(",", ":")).encode(),
+            self._current.private_key,
+            algorithm=self._current.algorithm,
+            headers=_header(self._current),
+            sort_headers=True,
+        )
+        return IssuedAccessToken(token, expires_in)
+
+    def verify(self, token: str, *, now: datetime) -> AccessClaims:
+        """Return what an access token of ours says.
+
+        Raises:
+            InvalidToken: for every reason alike, so that a forger learns nothing.
+        """
+        if len(token) > MAXIMUM_TOKEN_LENGTH or token.count(".") != 2:  # noqa: PLR2004 -- RFC 7515 section 3.1
+            raise InvalidToken
+        header, payload, signature = token.split(".")
+        key = self._keys_by_header.get(header)
+        if key is None:
+            raise InvalidToken
+        try:
+            # PyJWT takes padded and non-canonical base64url; one token then has many spellings.
+            decode_base64url(payload), decode_base64url(signature)
+            content = self._jws.decode(token, key.public_key, algorithms=[key.algorithm])
+        except (ValueError, PyJWTError):
+            raise InvalidToken from None
+        return self._read_claims(_parse_claims(content), now.timestamp())
+
+    def _read_claims(self, claims: dict[str, object], now: float) -> AccessClaims:
+        """Check what RFC 9068 section 4 demands, with types as strict as `issue` writes them."""
+        if _text(claims, "iss") != self._issuer:
+            raise InvalidToken
+        if _text(claims, "aud") != self._audience:
+            raise InvalidToken
+        expires, issued = _time(claims, "exp"), _time(claims, "iat")
+        not_before = _time(claims, "nbf") if "nbf" in claims else issued
+        if now >= expires + LEEWAY:
+            raise InvalidToken
+        if max(issued, not_before) > now + LEEWAY:
+            raise InvalidToken
+        return AccessClaims(
+            sub=_uuid(claims, "sub"),
+            sid=_uuid(claims, "sid"),
+            jti=_text(claims, "jti"),
+            client_id=_text(claims, "client_id"),
+            scope=_text(claims, "scope"),
+            roles=_texts(claims, "roles"),
+            auth_time=datetime.fromtimestamp(_time(claims, "auth_time"), UTC),
+            amr=_texts(claims, "amr"),
+            acr=_text(claims, "acr"),
+            expires_at=datetime.fromtimestamp(expires, UTC),
+        )
+
+
+def derive_key(secret: bytes, purpose: str) -> bytes:
+    """Return the 32-byte key of one purpose: HKDF-SHA256 without salt, `purpose` as info (RFC 5869).
+
+    HKDF and not a plain HMAC, because it also takes secrets that are not uniformly random bytes, and ours are
+    text. Spelled out, because for one block it is two lines of the standard library.
+    """
+    pseudorandom_key = hmac.digest(bytes(_MAC_BYTES), secret, "sha256")
+    return hmac.digest(pseudorandom_key, purpose.encode() + b"\x01", "sha256")
+
+
+class SecretKeys:
+    """Our own HMAC secrets: the first one signs, all of them verify, so that they can be rotated."""
+
+    def __init__(self, secrets: Sequence[SecretStr]) -> None:
+        if not secrets:
+            raise ValueError("at least one secret is needed")
+        self._secrets = tuple(secret.get_secret_value().encode() for secret in secrets)
+
+    def derive(self, purpose: str) -> tuple[bytes, ...]:
+        """Return the keys of one purpose, 32 bytes each, the one that signs first."""
+        return tuple(derive_key(secret, purpose) for secret in self._secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """Which line of rotations a refresh token belongs to, and where on it."""
+
+    line_id: UUID
+    counter: int
+
+
+class RefreshTokens:
+    """Refresh tokens: an HMAC over line and counter, so that storing the counter is enough.
+
+    A token is `rt_` and the base64url of version (1 byte), line (16), counter (8, big-endian) and
+    HMAC-SHA256 (32): 57 bytes, so that no character has spare bits and each token has exactly one text.
+    """
+
+    _PREFIX = "rt_"
+    _VERSION = b"\x01"
+    _LENGTH = 79
+
+    def __init__(self, secret_keys: SecretKeys) -> None:
+        self._keys = secret_keys.derive("refresh token")
+
+    def issue(self, line_id: UUID, counter: int) -> str:
+        """Return the one token of this line and counter: a retry gets the same text."""
+        content = self._VERSION + line_id.bytes + counter.to_bytes(8)
+        return self._PREFIX + encode_base64url(content + _mac(self._keys[0], content))
+
+    def parse(self, token: str) -> RefreshToken:
+        """Return what a refresh token of ours says.
+
+        Raises:
+            InvalidRefreshToken: it is not one of ours. Whether it is still the latest is for the caller.
+        """
+        if len(token) != self._LENGTH or not token.startswith(self._PREFIX):
+            raise InvalidRefreshToken
+        try:
+            sealed = decode_base64url(token.removeprefix(self._PREFIX))
+        except ValueError:
+            raise InvalidRefreshToken from None
+        content, mac = sealed[:-_MAC_BYTES], sealed[-_MAC_BYTES:]
+        if not _is_authentic(self._keys, content, mac) or not content.startswith(self._VERSION):
+            raise InvalidRefreshToken
+        return RefreshToken(UUID(bytes=content[1:17]), int.from_bytes(content[17:]))
+
+
+class Cursors:
+    """Opaque list positions that only work where they were handed out. Signed, not encrypted."""
+
+    def __init__(self, secret_keys: SecretKeys) -> None:
+        self._keys = secret_keys.derive("list cursor")
+
+    def seal(self, position: bytes, *, context: str) -> str:
+        """Return a cursor for `position` in the list that `context` names, as in `sessions:<account id>`."""
+        return encode_base64url(_mac(self._keys[0], _with_context(position, context)) + position)
+
+    def open(self, cursor: str, *, context: str) -> bytes:
+        """Return the position in a cursor that was sealed for the same context.
+
+        Raises:
+            InvalidFields: it was not, with `?cursor` as the field.
+        """
+        if len(cursor) > MAXIMUM_CURSOR_LENGTH:
+            raise _invalid_cursor()
+        try:
+            sealed = decode_base64url(cursor)
+        except ValueError:
+            raise _invalid_cursor() from None
+        mac, position = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
+        if not _is_authentic(self._keys, _with_context(position, context), mac):
+            raise _invalid_cursor()
+        return position
+
+
+def _header(key: SigningKey) -> dict[str, str]:
+    return {"alg": key.algorithm, "kid": key.kid, "typ": ACCESS_TOKEN_TYPE}
+
+
+def _encode_header(key: SigningKey) -> str:
+    """Return the one encoding of the header that we write, and so the one that we accept."""
+    return encode_base64url(json.dumps(_header(key), separators=(",", ":")).encode())
+
+
+def _parse_claims(content: bytes) -> dict[str, object]:
+    """Parse the JSON object of a payload; each claim once (RFC 7519 section 4)."""
+    try:
+        claims = json.loads(content.decode(), object_pairs_hook=_refuse_duplicates)
+    except (ValueError, RecursionError):
+        raise InvalidToken from None
+    if not isinstance(claims, dict):
+        raise InvalidToken
+    return claims
+
+
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is there twice")
+    return members
+
+
+def _text(claims: dict[str, object], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str):
+        raise InvalidToken
+    return value
+
+
+def _texts(claims: dict[str, object], name: str) -> tuple[str, ...]:
+    values = claims.get(name)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InvalidToken
+    return tuple(values)
+
+
+def _uuid(claims: dict[str, object], name: str) -> UUID:
+    text = _text(claims, name)
+    try:
+        value = UUID(text)
+    except ValueError:
+        raise InvalidToken from None
+    if str(value) != text:  # UUID() also reads braces, urn:uuid: and capitals
+        raise InvalidToken
+    return value
+
+
+def _time(claims: dict[str, object], name: str) -> int:
+    """Seconds since 1970: an integer, which neither `true` nor `1e999` nor NaN is."""
+    value = claims.get(name)
+    if type(value) is not int or not 0 <= value <= _LAST_SECOND:
+        raise InvalidToken
+    return value
+
+
+def _mac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")
+
+
+def _is_authentic(keys: Sequence[bytes], message: bytes, mac: bytes) -> bool:
+    return any(hmac.compare_digest(_mac(key, message), mac) for key in keys)
+
+
+def _with_context(position: bytes, context: str) -> bytes:
+    """Put the context before the position, with its length, so that no two pairs give the same bytes."""
+    name = context.encode()
+    return len(name).to_bytes(4) + name + position
+
+
+def _invalid_cursor() -> InvalidFields:
+    error = FieldError("?cursor", "invalid_cursor", "Use the next_cursor of the page before, unchanged.")
+    return InvalidFields(errors=[error])
