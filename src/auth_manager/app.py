@@ -1,0 +1,105 @@
+"""The application: every feature and how it is wired, on one page."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from auth_manager import __version__
+from auth_manager.accounts.routes import router as accounts_router
+from auth_manager.database import Database
+from auth_manager.login.routes import router as login_router
+from auth_manager.observability import count
+from auth_manager.passwords import Passwords
+from auth_manager.resources import Resources
+from auth_manager.sessions.routes import router as sessions_router
+from auth_manager.settings import Settings
+from auth_manager.signing_keys import load_key_set
+from auth_manager.tokens import AccessTokens, Cursors, RefreshTokens, SecretKeys
+from auth_manager.web import problems
+from auth_manager.web.calls import run_in_thread
+from auth_manager.web.envelope import Envelope
+from auth_manager.web.metadata import router as metadata_router
+
+ROUTERS = (metadata_router, accounts_router, login_router, sessions_router)
+
+
+def build_resources(
+    settings: Settings, *, pool_size: int | None = None, fetch_secret: Callable[[str], str] | None = None
+) -> Resources:
+    """Build what services work with.
+
+    Args:
+        settings: of this process.
+        pool_size: connections at most; None takes the setting. A Lambda sandbox needs one.
+        fetch_secret: returns the text of a secret by its ARN.
+
+    Raises:
+        ConfigurationError: a key is missing, weak, or made for a laptop.
+    """
+    signing_keys = load_key_set(settings, fetch_secret)
+    secret_keys = SecretKeys(settings.secret_keys)
+    return Resources(
+        settings=settings,
+        database=Database(
+            settings.database_url.get_secret_value(),
+            pool_size=pool_size or settings.database_pool_size,
+            connect_timeout=settings.database_connect_timeout,
+            deadline=settings.database_deadline,
+            max_idle=settings.database_max_idle,
+            session_options=settings.database_session_options,
+            on_connect_failed=lambda: count("db_connection_failed"),
+        ),
+        passwords=Passwords(settings),
+        signing_keys=signing_keys,
+        access_tokens=AccessTokens(signing_keys, issuer=settings.issuer, audience=settings.audience),
+        refresh_tokens=RefreshTokens(secret_keys),
+        cursors=Cursors(secret_keys),
+        idempotency_key=secret_keys.derive("idempotency")[0],
+    )
+
+
+def create_app(
+    resources: Resources, *, runner: Callable[[Callable[[], Any]], Awaitable[Any]] = run_in_thread
+) -> FastAPI:
+    """Assemble the HTTP API; `runner` says where services run (web/calls.py)."""
+    settings = resources.settings
+    app = FastAPI(
+        title=settings.product_name,
+        version=__version__,
+        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        docs_url="/docs" if settings.docs_enabled else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.resources = resources
+    app.state.runner = runner
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    if settings.cors_origins:
+        from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 -- API Gateway does it on AWS
+
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(Envelope, https_only=not settings.is_local)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Describe the API: FastAPI's own schema, with our errors instead of its."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        schemas = schema["components"]["schemas"]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        schemas["Problem"] = problems.PROBLEM_SCHEMA
+        app.openapi_schema = schema
+    return app.openapi_schema

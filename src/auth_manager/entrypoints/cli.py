@@ -1,0 +1,192 @@
+"""The `auth-manager` command."""
+
+import getpass
+import json
+import secrets
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from auth_manager import __version__, migrate
+from auth_manager.accounts import service as accounts_service
+from auth_manager.accounts.service import Registration
+from auth_manager.app import build_resources
+from auth_manager.audit import Origin
+from auth_manager.errors import AuthError, ConfigurationError
+from auth_manager.ids import new_id
+from auth_manager.login import service as login_service
+from auth_manager.settings import load_settings
+from auth_manager.signing_keys import Algorithm, generate_signing_key, serialize_key_set
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run and look after Auth Manager.")
+migrate_app = typer.Typer(invoke_without_command=True, help="Apply database migrations.")
+keys_app = typer.Typer(no_args_is_help=True, help="Signing and secret keys.")
+app.add_typer(migrate_app, name="migrate")
+app.add_typer(keys_app, name="keys")
+
+output = Console()
+errors = Console(stderr=True)
+
+EXIT_REFUSED = 1
+EXIT_MISCONFIGURED = 2
+
+
+def main() -> None:
+    """Run the command line; a failure we know is one line on standard error, never a stack trace."""
+    try:
+        app()
+    except ConfigurationError as error:
+        errors.print(f"[red]Configuration:[/red] {error}", highlight=False)
+        sys.exit(EXIT_MISCONFIGURED)
+    except migrate.MigrationError as error:
+        errors.print(f"[red]Migration:[/red] {error}", highlight=False)
+        sys.exit(EXIT_REFUSED)
+    except AuthError as error:
+        lines = [error.detail, *(f"{item.pointer} {item.detail}" for item in error.errors)]
+        errors.print("\n".join(lines), style="red", highlight=False)
+        sys.exit(EXIT_REFUSED)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    output.print(__version__, highlight=False)
+
+
+@app.command()
+def settings() -> None:
+    """Print the effective settings, secrets masked."""
+    table = Table("setting", "value")
+    for name, value in sorted(load_settings().model_dump(mode="json").items()):
+        table.add_row(f"AUTH_{name.upper()}", json.dumps(value))
+    output.print(table)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve HTTP until Ctrl-C."""
+    from auth_manager.entrypoints import server  # noqa: PLC0415 -- uvicorn, for this command alone
+
+    server.serve(load_settings(), host=host, port=port)
+
+
+@app.command()
+def local(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    state: Annotated[Path, typer.Option(help="Where the database and the keys are kept.")] = Path(".local"),
+) -> None:
+    """Serve on this laptop, with an embedded PostgreSQL and generated keys."""
+    from auth_manager.entrypoints import local as laptop  # noqa: PLC0415 -- the embedded database
+
+    laptop.run(host=host, port=port, state=state)
+
+
+@migrate_app.callback()
+def migrate_up(context: typer.Context) -> None:
+    """Apply what is missing."""
+    if context.invoked_subcommand is not None:
+        return
+    applied = migrate.apply_migrations(load_settings().database_url.get_secret_value())
+    for migration in applied:
+        output.print(f"applied {migration.version:04d}_{migration.name}", highlight=False)
+    if not applied:
+        output.print("nothing to do")
+
+
+@migrate_app.command("status")
+def migrate_status() -> None:
+    """List the migrations and when each was applied; exit 1 when one is missing."""
+    table = Table("version", "name", "applied")
+    pending = 0
+    for entry in migrate.migration_status(load_settings().database_url.get_secret_value()):
+        pending += entry.applied_at is None
+        applied = entry.applied_at.isoformat(timespec="seconds") if entry.applied_at else "pending"
+        table.add_row(f"{entry.version:04d}", entry.name, applied)
+    output.print(table)
+    if pending:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@keys_app.command("generate")
+def keys_generate(
+    algorithm: Annotated[Algorithm, typer.Option(help="RS256 or ES256.")] = "RS256",
+    directory: Annotated[
+        Path | None, typer.Option(help="Write signing-keys.json and secret-keys here instead of printing.")
+    ] = None,
+) -> None:
+    """Make a signing key set (AUTH_SIGNING_KEYS) and a secret key (AUTH_SECRET_KEYS)."""
+    signing_keys = serialize_key_set([generate_signing_key(algorithm)])
+    secret_key = secrets.token_urlsafe(48)
+    if directory is None:
+        # One assignment a line, quoted for a shell: the JSON has no single quote.
+        sys.stdout.write(f"AUTH_SIGNING_KEYS='{signing_keys}'\nAUTH_SECRET_KEYS='{secret_key}'\n")
+        return
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, content in (("signing-keys.json", signing_keys), ("secret-keys", secret_key)):
+        path = directory / name
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(content + "\n", encoding="ascii")
+        output.print(f"wrote {path}", highlight=False)
+
+
+@app.command("create-user")
+def create_user(
+    email: Annotated[str, typer.Argument(help="E-mail address; counts as verified.")],
+    username: Annotated[str | None, typer.Option(help="Optional username.")] = None,
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="Give the role `admin`.")] = False,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Create a user directly in the database, with the same rules as registration."""
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
+    registration = Registration(email=email, password=password, username=username)
+    roles = ("admin",) if admin else ()
+    resources = build_resources(load_settings(), pool_size=1)
+    try:
+        account = accounts_service.create_verified(resources, _operator(), registration, roles=roles)
+    finally:
+        resources.database.close()
+    output.print(f"created {account.id}", highlight=False)
+
+
+@app.command()
+def unlock(identifier: Annotated[str, typer.Argument(help="E-mail address or username.")]) -> None:
+    """Forget an account's failed logins, so that its owner can try again at once."""
+    resources = build_resources(load_settings(), pool_size=1)
+    try:
+        login_service.unlock(resources, _operator(), identifier)
+    finally:
+        resources.database.close()
+    output.print("unlocked")
+
+
+def _ask_password() -> str:
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise ConfigurationError("The passwords differ.")
+    return password
+
+
+def _operator() -> Origin:
+    """Name the command line in the audit trail."""
+    return Origin(
+        address=None,
+        user_agent=f"auth-manager {__version__} cli ({getpass.getuser()})",
+        request_id=f"cli-{new_id()}",
+        now=datetime.now(UTC),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""`make local`: the whole service on a laptop, with nothing to install and nothing to configure.
+
+An embedded PostgreSQL keeps its data under `.local/`, keys are generated there once, and everything that the
+environment sets (AUTH_*) wins over what is chosen here.
+"""
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from auth_manager.entrypoints import server
+from auth_manager.local.keys import load_or_generate_local_keys
+from auth_manager.local.postgres import start_embedded
+from auth_manager.migrate import apply_migrations
+from auth_manager.settings import load_settings
+
+STATE = Path(".local")
+
+FIRST_CALLS = """\
+Auth Manager serves on {url} (docs: {url}/docs). Try:
+
+  curl -X POST {url}/auth/register -H 'Content-Type: application/json' \
+-d '{{"email":"test@example.com","username":"testuser","password":"SecurePass123!"}}'
+  curl -X POST {url}/auth/login    -H 'Content-Type: application/json' \
+-d '{{"email":"test@example.com","password":"SecurePass123!"}}'
+
+Ctrl-C stops everything; the users stay in {state}/.
+"""
+
+
+def run(*, host: str = "127.0.0.1", port: int = 8000, state: Path = STATE) -> None:
+    """Start the database, migrate it, and serve until Ctrl-C."""
+    with ExitStack() as stack:
+        database_url = os.environ.get("AUTH_DATABASE_URL")
+        if not database_url:
+            database_url = stack.enter_context(start_embedded(state / "postgres")).url
+        apply_migrations(database_url)
+        url = f"http://{host}:{port}"
+        defaults: dict[str, object] = {
+            "mode": "local",
+            "public_url": url,
+            "docs_enabled": True,
+            "database_url": database_url,
+        }
+        if not any(f"AUTH_SIGNING_KEYS{suffix}" in os.environ for suffix in ("", "_FILE", "_SECRET_ARN")):
+            keys = load_or_generate_local_keys(state / "keys")
+            defaults |= {"signing_keys_file": str(keys.signing_keys_file), "secret_keys": keys.secret_keys}
+        chosen = {name: value for name, value in defaults.items() if f"AUTH_{name.upper()}" not in os.environ}
+        sys.stdout.write(FIRST_CALLS.format(url=url, state=state))
+        sys.stdout.flush()
+        server.serve(load_settings(**chosen), host=host, port=port)

@@ -1,0 +1,51 @@
+"""What a person is found by: e-mail address and username, in the one form that is unique."""
+
+import re
+import unicodedata
+
+MAXIMUM_EMAIL = 254
+"""Characters (RFC 5321 section 4.5.3.1.3)."""
+MINIMUM_USERNAME = 3
+MAXIMUM_USERNAME = 64
+"""Code points after normalisation."""
+
+_USERNAME = re.compile(r"\w(?:[\w.\-]*\w)?")
+
+
+def normalize_email(address: str) -> str:
+    """Return the unique form of an address: as email-validator normalises it, in lower case.
+
+    Lower case and not casefold: "ß" and "ss" are two mailboxes. Mail goes to the address that its owner
+    registered, never to one that merely normalises alike (CVE-2019-19844).
+
+    Raises:
+        ValueError: not an address that mail can reach; the message says why.
+    """
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 -- see test_cold_start
+
+    if len(address) > MAXIMUM_EMAIL:
+        raise ValueError(f"The address is over {MAXIMUM_EMAIL} characters.")
+    try:
+        return validate_email(address, check_deliverability=False).normalized.lower()
+    except EmailNotValidError as error:
+        raise ValueError(_reason(error)) from None
+
+
+def _reason(_error: ValueError) -> str:
+    # email-validator quotes parts of the address; an answer never echoes what was submitted.
+    return "This is not an e-mail address that mail can reach."
+
+
+def normalize_username(name: str) -> str:
+    """Return the unique form of a username: NFKC, casefolded, NFKC again (UAX 31, UTS 39 profile).
+
+    Raises:
+        ValueError: too short, too long, or with a character that no username has; "@" would make it an
+            address.
+    """
+    normalized = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    if not MINIMUM_USERNAME <= len(normalized) <= MAXIMUM_USERNAME:
+        raise ValueError(f"A username has {MINIMUM_USERNAME} to {MAXIMUM_USERNAME} characters.")
+    if not _USERNAME.fullmatch(normalized):
+        raise ValueError("A username has letters, digits, and . _ - between them.")
+    return normalized

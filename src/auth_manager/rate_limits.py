@@ -1,0 +1,97 @@
+"""Attempt limits, counted in PostgreSQL so that every sandbox and every parallel request shares them.
+
+An attempt is reserved before the secret is looked at (`reserve_attempt` in the migrations), in a statement
+that commits on its own, so neither parallel guesses nor a rolled-back login can outrun the counter
+(ASVS 6.3.1). A success hands the reservation back.
+"""
+
+import hashlib
+import ipaddress
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from auth_manager.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many attempts: `maximum` per `window` (None: consecutive, for ever), slowed after `free`.
+
+    From the `free`-th reservation on, each one blocks the next for `delay`, doubled every time, up to
+    `delay_maximum`. `free` None: never slowed.
+    """
+
+    maximum: int
+    window: timedelta | None = None
+    free: int | None = None
+    delay: timedelta | None = None
+    delay_maximum: timedelta | None = None
+
+    def parameters(self, prefix: str) -> dict[str, object]:
+        """Name the values as `reserve_attempt` takes them, under a prefix."""
+        return {
+            f"{prefix}_maximum": self.maximum,
+            f"{prefix}_window": self.window,
+            f"{prefix}_free": self.free,
+            f"{prefix}_delay": self.delay,
+            f"{prefix}_delay_maximum": self.delay_maximum,
+        }
+
+
+def address_key(purpose: str, address: str | None) -> str:
+    """Key a client address; an IPv6 host owns a whole /64 (RFC 6177), so that is what is counted."""
+    if address is None:
+        return f"{purpose}:address:none"
+    parsed = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or ipaddress.ip_network((int(parsed), 64), strict=False).network_address
+    return f"{purpose}:address:{parsed}"
+
+
+def account_key(account_id: UUID) -> str:
+    """Key an account: one counter for every way to guess its secrets."""
+    return f"{account_key_prefix()}{account_id}"
+
+
+def account_key_prefix() -> str:
+    """Return what precedes the account id in `account_key`, for statements that learn the id themselves."""
+    return "login:account:"
+
+
+def unknown_key(identifier: str) -> str:
+    """Key an identifier that no account has, without keeping what was typed."""
+    return f"login:unknown:{hashlib.sha256(identifier.encode()).hexdigest()}"
+
+
+def reserve(connection: Connection, key: str, limit: Limit, now: datetime) -> datetime | None:
+    """Reserve one attempt in one round trip; return None, or when the next one may come."""
+    row = connection.fetch_one(
+        """
+        SELECT retry_at FROM reserve_attempt(
+            %(key)s, %(now)s, %(limit_maximum)s, %(limit_window)s, %(limit_free)s,
+            %(limit_delay)s, %(limit_delay_maximum)s)
+        """,
+        {"key": key, "now": now, **limit.parameters("limit")},
+    )
+    retry_at: datetime | None = row["retry_at"] if row else None
+    return retry_at
+
+
+def give_back(connection: Connection, key: str) -> None:
+    """Queue the return of one reservation of a windowed limit: the attempt was no failure."""
+    connection.add(
+        "UPDATE rate_limits SET count = GREATEST(count - 1, 0) WHERE key = %(key)s",
+        {"key": key},
+    )
+
+
+def clear(connection: Connection, key: str) -> None:
+    """Queue the end of a run of consecutive failures."""
+    connection.add("DELETE FROM rate_limits WHERE key = %(key)s", {"key": key})
+
+
+def seconds_until(moment: datetime, now: datetime) -> int:
+    """Return the whole seconds for a Retry-After header, at least one."""
+    return max(1, math.ceil((moment - now).total_seconds()))

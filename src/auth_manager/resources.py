@@ -1,0 +1,23 @@
+"""What every service works with, built once in app.create_app and passed down."""
+
+from dataclasses import dataclass
+
+from auth_manager.database import Database
+from auth_manager.passwords import Passwords
+from auth_manager.settings import Settings
+from auth_manager.signing_keys import KeySet
+from auth_manager.tokens import AccessTokens, Cursors, RefreshTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Long-lived, shared by every request, safe to use from several threads."""
+
+    settings: Settings
+    database: Database
+    passwords: Passwords
+    signing_keys: KeySet
+    access_tokens: AccessTokens
+    refresh_tokens: RefreshTokens
+    cursors: Cursors
+    idempotency_key: bytes

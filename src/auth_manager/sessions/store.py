@@ -1,0 +1,234 @@
+"""SQL of the sessions and refresh_lines tables."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from auth_manager.accounts import Account
+from auth_manager.accounts.store import account_from
+from auth_manager.database import Connection, Row
+from auth_manager.errors import InvalidCredentials, NotFound
+from auth_manager.sessions import RefreshLine, Session
+
+
+def insert(
+    connection: Connection, session: Session, line: RefreshLine, *, password_changed_at: datetime
+) -> None:
+    """Queue a session and its first refresh line.
+
+    The round trip raises InvalidCredentials when, since the password was checked, the account was disabled
+    or deleted or its password changed: the row lock makes whoever changes it wait, and us re-read.
+    """
+    connection.add(
+        """
+        WITH account AS (
+            SELECT id FROM accounts
+            WHERE id = %(account_id)s AND disabled_at IS NULL
+              AND password_changed_at = %(password_changed_at)s
+            FOR SHARE
+        ), session AS (
+            INSERT INTO sessions (id, account_id, created_at, last_used_at, expires_at, authenticated_at,
+                                  amr, acr, address, user_agent)
+            SELECT %(id)s, account.id, %(created_at)s, %(created_at)s, %(expires_at)s, %(authenticated_at)s,
+                   %(amr)s, %(acr)s, %(address)s, %(user_agent)s
+            FROM account
+            RETURNING id
+        ), line AS (
+            INSERT INTO refresh_lines (id, session_id, client_id, scope, counter, rotated_at)
+            SELECT %(line_id)s, session.id, %(client_id)s, %(scope)s, %(counter)s, clock_timestamp()
+            FROM session
+        )
+        SELECT require(EXISTS (SELECT FROM session), 'account_changed')
+        """,
+        {
+            "id": session.id,
+            "account_id": session.account_id,
+            "created_at": session.created_at,
+            "expires_at": session.expires_at,
+            "authenticated_at": session.authenticated_at,
+            "amr": list(session.amr),
+            "acr": session.acr,
+            "address": session.address,
+            "user_agent": session.user_agent,
+            "line_id": line.id,
+            "client_id": line.client_id,
+            "scope": line.scope,
+            "counter": line.counter,
+            "password_changed_at": password_changed_at,
+        },
+        refused={"account_changed": InvalidCredentials()},
+    )
+
+
+class RefreshOutcome(StrEnum):
+    """What became of a refresh token."""
+
+    ROTATED = "rotated"
+    REPEATED = "repeated"
+    REUSED = "reused"
+    EXPIRED = "expired"
+    ENDED = "ended"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The outcome, and the session and account as they are after it; `line.counter` is current."""
+
+    outcome: RefreshOutcome
+    session: Session
+    line: RefreshLine
+    account: Account
+
+
+def rotate(
+    connection: Connection,
+    line_id: UUID,
+    counter: int,
+    *,
+    now: datetime,
+    idle_lifetime: timedelta,
+    grace: timedelta,
+) -> Refreshed | None:
+    """Advance a refresh line by one, in one round trip; None when there is no such line.
+
+    The first statement takes the row locks; the second then reads what the one before us left, so that of
+    any number of parallel calls exactly one rotates. A token one step behind is `REPEATED` within `grace`
+    of the rotation and `REUSED` after it, which ends the session here. The grace is measured by the
+    database's clock alone, because two sandboxes may disagree by more than its few seconds.
+    """
+    parameters = {
+        "line_id": line_id,
+        "counter": counter,
+        "now": now,
+        "idle_lifetime": idle_lifetime,
+        "grace": grace,
+    }
+    connection.add(
+        """
+        SELECT FROM refresh_lines JOIN sessions ON sessions.id = refresh_lines.session_id
+        WHERE refresh_lines.id = %(line_id)s FOR UPDATE
+        """,
+        parameters,
+    )
+    row = connection.fetch_one(
+        """
+        WITH found AS (
+            SELECT refresh_lines.session_id, CASE
+                WHEN sessions.ended_at IS NOT NULL THEN 'ended'
+                WHEN accounts.disabled_at IS NOT NULL THEN 'disabled'
+                WHEN sessions.expires_at <= GREATEST(%(now)s, now())
+                  OR sessions.last_used_at + %(idle_lifetime)s <= GREATEST(%(now)s, now()) THEN 'expired'
+                WHEN refresh_lines.counter = %(counter)s THEN 'rotated'
+                WHEN refresh_lines.counter = %(counter)s + 1
+                 AND clock_timestamp() <= refresh_lines.rotated_at + %(grace)s THEN 'repeated'
+                ELSE 'reused' END AS outcome
+            FROM refresh_lines
+            JOIN sessions ON sessions.id = refresh_lines.session_id
+            JOIN accounts ON accounts.id = sessions.account_id
+            WHERE refresh_lines.id = %(line_id)s
+        ), line AS (
+            UPDATE refresh_lines SET
+                counter = counter + (found.outcome = 'rotated')::int,
+                rotated_at = CASE WHEN found.outcome = 'rotated' THEN clock_timestamp() ELSE rotated_at END
+            FROM found WHERE refresh_lines.id = %(line_id)s
+            RETURNING refresh_lines.*
+        ), session AS (
+            UPDATE sessions SET
+                last_used_at = CASE WHEN found.outcome IN ('rotated', 'repeated') THEN
+                    GREATEST(last_used_at, %(now)s) ELSE last_used_at END,
+                ended_at = CASE WHEN found.outcome = 'reused' THEN %(now)s ELSE ended_at END,
+                end_reason = CASE WHEN found.outcome = 'reused' THEN 'refresh_token_reused'
+                                  ELSE end_reason END
+            FROM found WHERE sessions.id = found.session_id
+            RETURNING sessions.*
+        )
+        SELECT found.outcome, accounts.*,
+               ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles,
+               line.client_id, line.scope, line.counter, session.id AS session_id, session.account_id,
+               session.created_at AS session_created_at, session.last_used_at, session.expires_at,
+               session.authenticated_at, session.amr, session.acr, session.address, session.user_agent
+        FROM found CROSS JOIN line CROSS JOIN session JOIN accounts ON accounts.id = session.account_id
+        """,
+        parameters,
+    )
+    if row is None:
+        return None
+    return Refreshed(
+        outcome=RefreshOutcome(row["outcome"]),
+        session=_session_from(row, id_column="session_id", created_column="session_created_at"),
+        line=RefreshLine(line_id, row["client_id"], row["scope"], row["counter"]),
+        account=account_from(row),
+    )
+
+
+def list_live(
+    connection: Connection, account_id: UUID, *, now: datetime, before: UUID | None, limit: int
+) -> list[Session]:
+    """Return live sessions, newest first, those older than session `before`."""
+    rows = connection.fetch_all(
+        """
+        SELECT * FROM sessions
+        WHERE account_id = %(account_id)s AND ended_at IS NULL AND expires_at > %(now)s
+          AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid)
+        ORDER BY id DESC LIMIT %(limit)s
+        """,
+        {"account_id": account_id, "now": now, "before": before, "limit": limit},
+    )
+    return [_session_from(row) for row in rows]
+
+
+def _session_from(row: Row, *, id_column: str = "id", created_column: str = "created_at") -> Session:
+    return Session(
+        id=row[id_column],
+        account_id=row["account_id"],
+        created_at=row[created_column],
+        last_used_at=row["last_used_at"],
+        expires_at=row["expires_at"],
+        authenticated_at=row["authenticated_at"],
+        amr=tuple(row["amr"]),
+        acr=row["acr"],
+        address=row["address"],
+        user_agent=row["user_agent"],
+    )
+
+
+def require_owned(connection: Connection, account_id: UUID, session_id: UUID, *, now: datetime) -> None:
+    """Queue the guard: the round trip raises NotFound unless this is a live session of the account."""
+    connection.add(
+        """
+        SELECT require(EXISTS (
+            SELECT FROM sessions WHERE id = %(session_id)s AND account_id = %(account_id)s
+            AND ended_at IS NULL AND expires_at > %(now)s), 'session_not_found')
+        """,
+        {"session_id": session_id, "account_id": account_id, "now": now},
+        refused={"session_not_found": NotFound()},
+    )
+
+
+def end_sessions(
+    connection: Connection,
+    account_id: UUID,
+    *,
+    only: UUID | None = None,
+    except_for: UUID | None = None,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Queue the end of an account's live sessions: all, only one, or all but one."""
+    connection.add(
+        """
+        UPDATE sessions SET ended_at = %(now)s, end_reason = %(reason)s
+        WHERE account_id = %(account_id)s AND ended_at IS NULL
+          AND (%(only)s::uuid IS NULL OR id = %(only)s::uuid)
+          AND (%(except_for)s::uuid IS NULL OR id <> %(except_for)s::uuid)
+        """,
+        {
+            "account_id": account_id,
+            "only": only,
+            "except_for": except_for,
+            "reason": reason,
+            "now": now,
+        },
+    )
