@@ -113,7 +113,8 @@ def make_settings(database_url: str, signing_keys: str) -> Callable[..., Setting
 
 @pytest.fixture
 def make_resources(
-    make_settings: Callable[..., Settings], database: Database
+    make_settings: Callable[..., Settings],
+    database: Database,  # noqa: ARG001 -- asked for its clean tables
 ) -> Iterator[Callable[..., Resources]]:
     """Resources over a clean database; keyword arguments override settings."""
     made: list[Resources] = []

@@ -42,6 +42,7 @@ def append(
                                   address, user_agent, request_id)
         VALUES (%(id)s, %(now)s, %(event)s, %(outcome)s, %(reason)s, %(account_id)s, %(session_id)s,
                 %(address)s, %(user_agent)s, %(request_id)s)
+        ON CONFLICT ON CONSTRAINT audit_events_pkey DO NOTHING -- sent twice, written once
         """,
         {
             "id": new_id(),

@@ -17,7 +17,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import psycopg2
@@ -170,6 +170,7 @@ class Database:
         max_idle: float = 240.0,
         session_options: bool = True,
         on_connect_failed: Callable[[], None] = lambda: None,
+        trace: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Prepare a pool; nothing is opened yet.
 
@@ -182,6 +183,7 @@ class Database:
                 idle flows without telling either end.
             session_options: whether to send SESSION_OPTIONS at connect.
             on_connect_failed: called once for each failed attempt to connect.
+            trace: returns what surrounds each round trip, the wait for a connection included.
         """
         self._url = url
         self._connect_timeout = connect_timeout
@@ -189,6 +191,7 @@ class Database:
         self._max_idle = max_idle
         self._options: dict[str, Any] = {"options": SESSION_OPTIONS} if session_options else {}
         self._on_connect_failed = on_connect_failed
+        self._trace = trace
         self._places = threading.BoundedSemaphore(pool_size)
         self._idle: queue.LifoQueue[_Connection] = queue.LifoQueue()
         self._closed = False
@@ -336,7 +339,10 @@ class _Lease:
         return self.send(sql)
 
     def _execute(self, sql: bytes) -> list[Row]:
-        with self._open.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+        with (
+            self._database._trace(),
+            self._open.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
+        ):
             self._database.round_trips += 1
             cursor.execute(sql)
             self._answer = cursor.statusmessage

@@ -17,6 +17,7 @@ def add_verification(connection: Connection, recipient: str, *, account_id: UUID
         """
         INSERT INTO outbox (id, kind, recipient, account_id, created_at)
         VALUES (%(id)s, %(kind)s, %(recipient)s, %(account_id)s, %(now)s)
+        ON CONFLICT ON CONSTRAINT outbox_pkey DO NOTHING -- sent twice, written once
         """,
         {
             "id": new_id(),
@@ -62,5 +63,15 @@ def add_registration_notice(
 
 
 def forget(connection: Connection, account_id: UUID) -> None:
-    """Drop what was not sent yet to an account that is being erased."""
-    connection.add("DELETE FROM outbox WHERE account_id = %(account_id)s", {"account_id": account_id})
+    """Drop what was not sent yet to an account that is being erased.
+
+    By address too: a notice that a username was taken belongs to no account.
+    """
+    connection.add(
+        """
+        DELETE FROM outbox USING accounts
+        WHERE accounts.id = %(account_id)s
+          AND (outbox.account_id = accounts.id OR lower(outbox.recipient) = accounts.email_normalized)
+        """,
+        {"account_id": account_id},
+    )

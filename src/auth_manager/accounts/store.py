@@ -71,9 +71,12 @@ def account_from(row: Row) -> Account:
 
 
 def insert(connection: Connection, new: NewAccount) -> None:
-    """Queue a new account; the round trip raises EmailTaken or UsernameTaken when the database says so."""
+    """Queue a new account; the round trip raises EmailTaken or UsernameTaken when the database says so.
+
+    An account of the same id is this one, sent before by a connection that was lost: nothing to do.
+    """
     connection.add(
-        _INSERT,
+        _INSERT + "ON CONFLICT ON CONSTRAINT accounts_pkey DO NOTHING",
         _columns(new),
         refused={"accounts_email_key": EmailTaken(), "accounts_username_key": UsernameTaken()},
     )

@@ -33,13 +33,14 @@ def insert(
             SELECT %(id)s, account.id, %(created_at)s, %(created_at)s, %(expires_at)s, %(authenticated_at)s,
                    %(amr)s, %(acr)s, %(address)s, %(user_agent)s
             FROM account
+            ON CONFLICT ON CONSTRAINT sessions_pkey DO NOTHING -- sent twice, written once
             RETURNING id
         ), line AS (
             INSERT INTO refresh_lines (id, session_id, client_id, scope, counter, rotated_at)
             SELECT %(line_id)s, session.id, %(client_id)s, %(scope)s, %(counter)s, clock_timestamp()
             FROM session
         )
-        SELECT require(EXISTS (SELECT FROM session), 'account_changed')
+        SELECT require(EXISTS (SELECT FROM account), 'account_changed')
         """,
         {
             "id": session.id,
@@ -93,10 +94,11 @@ def rotate(
 ) -> Refreshed | None:
     """Advance a refresh line by one, in one round trip; None when there is no such line.
 
-    The first statement takes the row locks; the second then reads what the one before us left, so that of
-    any number of parallel calls exactly one rotates. A token one step behind is `REPEATED` within `grace`
-    of the rotation and `REUSED` after it, which ends the session here. The grace is measured by the
-    database's clock alone, because two sandboxes may disagree by more than its few seconds.
+    The first statement locks the session, which deletion locks before the line as well; the second then
+    reads what the one before us left, so that of any number of parallel calls exactly one rotates. A token
+    one step behind is `REPEATED` within `grace` of the rotation and `REUSED` after it, which ends the session
+    here. The grace is measured by the database's clock alone, because two sandboxes may disagree by more than
+    its few seconds.
     """
     parameters = {
         "line_id": line_id,
@@ -108,7 +110,7 @@ def rotate(
     connection.add(
         """
         SELECT FROM refresh_lines JOIN sessions ON sessions.id = refresh_lines.session_id
-        WHERE refresh_lines.id = %(line_id)s FOR UPDATE
+        WHERE refresh_lines.id = %(line_id)s FOR UPDATE OF sessions
         """,
         parameters,
     )
