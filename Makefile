@@ -2,10 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
+# sam asks for a region even to check a template, and reports on its use unless told not to.
+SAM := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 $(TOOLS)/bin/sam
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header pyproject.toml
 # On Windows a virtual environment has Scripts\ instead of bin/: use WSL there.
 
 .DEFAULT_GOAL := help
-.PHONY: help local test test-container coverage lint format types imports templates requirements \
+.PHONY: help local test test-container coverage lint format types templates requirements \
 	openapi sam-local clean
 
 help: ## List the targets
@@ -23,6 +28,12 @@ $(VENV)/.dev-installed: requirements-dev.txt $(VENV)/.local-installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	touch $@
 
+$(TOOLS)/.installed: requirements-tools.txt
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements-tools.txt
+	touch $@
+
 local: $(VENV)/.local-installed ## Serve on http://127.0.0.1:8000 with an embedded PostgreSQL
 	@exec $(BIN)/auth-manager local
 
@@ -32,10 +43,10 @@ test: $(VENV)/.dev-installed ## Run every test that needs neither Docker nor AWS
 coverage: $(VENV)/.dev-installed ## Run the tests and measure branch coverage of src
 	$(BIN)/python -m pytest -m "not container" --cov --cov-report=term $(ARGS)
 
-test-container: $(VENV)/.dev-installed ## Test the image and `sam local` (needs Docker)
+test-container: $(VENV)/.dev-installed $(TOOLS)/.installed ## Test the image and `sam local` (needs Docker)
 	$(BIN)/python -m pytest -m container tests/container $(ARGS)
 
-sam-local: $(VENV)/.dev-installed ## Serve the Lambda image by `sam local start-api` (needs Docker)
+sam-local: $(VENV)/.local-installed $(TOOLS)/.installed ## Serve the Lambda image by `sam local start-api` (needs Docker)
 	@exec $(BIN)/python scripts/sam_local.py
 
 lint: $(VENV)/.dev-installed ## Check style, formatting and layering
@@ -50,19 +61,20 @@ format: $(VENV)/.dev-installed ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-templates: $(VENV)/.dev-installed ## Check template.yaml
+templates: $(VENV)/.dev-installed $(TOOLS)/.installed ## Check the templates and the Dockerfile
+	$(SAM) validate --lint --template template.yaml
 	$(BIN)/cfn-lint template.yaml
+	$(BIN)/yamllint --strict template.yaml .yamllint.yaml
+	$(TOOLS)/bin/hadolint Dockerfile
 
 openapi: $(VENV)/.dev-installed ## Write docs/openapi.json
 	$(BIN)/python scripts/write_openapi.py
 
-requirements: ## Compile requirements*.txt from pyproject.toml (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		pyproject.toml -o requirements.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		-c requirements.txt --extra local pyproject.toml -o requirements-local.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		-c requirements-local.txt --extra dev --extra container pyproject.toml -o requirements-dev.txt
+requirements: $(TOOLS)/.installed ## Compile requirements*.txt from pyproject.toml
+	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --constraint requirements.txt --extra local --output-file requirements-local.txt
+	$(COMPILE) --constraint requirements-local.txt --extra dev --output-file requirements-dev.txt
+	$(COMPILE) --group tools --output-file requirements-tools.txt
 
 clean: ## Remove the virtual environment and caches; keeps .local/ with its users
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .aws-sam htmlcov .coverage
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .aws-sam htmlcov .coverage

@@ -10,7 +10,7 @@ from auth_manager import __version__
 from auth_manager.accounts.routes import router as accounts_router
 from auth_manager.database import Database
 from auth_manager.login.routes import router as login_router
-from auth_manager.observability import count
+from auth_manager.observability import count, trace
 from auth_manager.passwords import Passwords
 from auth_manager.resources import Resources
 from auth_manager.sessions.routes import router as sessions_router
@@ -50,6 +50,7 @@ def build_resources(
             max_idle=settings.database_max_idle,
             session_options=settings.database_session_options,
             on_connect_failed=lambda: count("db_connection_failed"),
+            trace=lambda: trace("postgresql"),
         ),
         passwords=Passwords(settings),
         signing_keys=signing_keys,
@@ -72,6 +73,7 @@ def create_app(
         docs_url="/docs" if settings.docs_enabled else None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.resources = resources
     app.state.runner = runner
@@ -79,7 +81,7 @@ def create_app(
         app.include_router(router)
     problems.install(app)
     if settings.cors_origins:
-        from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 -- API Gateway does it on AWS
+        from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 -- only where configured
 
         app.add_middleware(
             CORSMiddleware,

@@ -84,8 +84,10 @@ def claim(
                         k.answer IS NULL AND k.claimed_until <= %(now)s
                         AND k.request_hash = excluded.request_hash)
                     THEN excluded.claim_id ELSE k.claim_id END,
-                claimed_until = CASE WHEN k.claimed_until <= %(now)s THEN excluded.claimed_until
-                                     ELSE k.claimed_until END,
+                claimed_until = CASE WHEN k.expires_at <= %(now)s OR (
+                        k.answer IS NULL AND k.claimed_until <= %(now)s
+                        AND k.request_hash = excluded.request_hash)
+                    THEN excluded.claimed_until ELSE k.claimed_until END,
                 expires_at = CASE WHEN k.expires_at <= %(now)s THEN excluded.expires_at ELSE k.expires_at END
             RETURNING request_hash, claim_id, answer
             """,

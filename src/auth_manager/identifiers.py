@@ -1,6 +1,5 @@
 """What a person is found by: e-mail address and username, in the one form that is unique."""
 
-import re
 import unicodedata
 
 MAXIMUM_EMAIL = 254
@@ -9,7 +8,9 @@ MINIMUM_USERNAME = 3
 MAXIMUM_USERNAME = 64
 """Code points after normalisation."""
 
-_USERNAME = re.compile(r"\w(?:[\w.\-]*\w)?")
+_JOINERS = frozenset("._-")
+_WORD_CATEGORIES = frozenset("LMN")
+"""Unicode general categories: letters, the marks that many scripts write words with, and numbers."""
 
 
 def normalize_email(address: str) -> str:
@@ -27,17 +28,15 @@ def normalize_email(address: str) -> str:
         raise ValueError(f"The address is over {MAXIMUM_EMAIL} characters.")
     try:
         return validate_email(address, check_deliverability=False).normalized.lower()
-    except EmailNotValidError as error:
-        raise ValueError(_reason(error)) from None
-
-
-def _reason(_error: ValueError) -> str:
-    # email-validator quotes parts of the address; an answer never echoes what was submitted.
-    return "This is not an e-mail address that mail can reach."
+    except EmailNotValidError:
+        # Its own message quotes the address; an answer never echoes what was submitted.
+        raise ValueError("This is not an e-mail address that mail can reach.") from None
 
 
 def normalize_username(name: str) -> str:
-    """Return the unique form of a username: NFKC, casefolded, NFKC again (UAX 31, UTS 39 profile).
+    """Return the unique form of a username: NFKC, casefolded, NFKC again (Unicode section 3.13, D147).
+
+    Look-alikes of different scripts stay different names.
 
     Raises:
         ValueError: too short, too long, or with a character that no username has; "@" would make it an
@@ -46,6 +45,7 @@ def normalize_username(name: str) -> str:
     normalized = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     if not MINIMUM_USERNAME <= len(normalized) <= MAXIMUM_USERNAME:
         raise ValueError(f"A username has {MINIMUM_USERNAME} to {MAXIMUM_USERNAME} characters.")
-    if not _USERNAME.fullmatch(normalized):
+    words = (unicodedata.category(char)[0] in _WORD_CATEGORIES or char in _JOINERS for char in normalized)
+    if not all(words) or normalized[0] in _JOINERS or normalized[-1] in _JOINERS:
         raise ValueError("A username has letters, digits, and . _ - between them.")
     return normalized

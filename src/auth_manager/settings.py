@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     # Database
     database_url: SecretStr = SecretStr("")
     database_pool_size: int = Field(default=8, ge=1, le=100)
-    database_connect_timeout: float = Field(default=2.0, gt=0, le=10)
+    database_connect_timeout: float = Field(default=1.5, gt=0, le=10)
     database_deadline: float = Field(default=4.0, gt=0, le=25)
     database_max_idle: float = Field(default=240.0, gt=0)
     database_session_options: bool = True

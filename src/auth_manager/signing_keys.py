@@ -215,8 +215,8 @@ def generate_signing_key(algorithm: Algorithm, state: State = "current") -> Jwk:
 
 
 def serialize_key_set(jwks: Iterable[Jwk]) -> str:
-    """Return private JWKs as the JSON text that `parse_key_set` reads. It is a secret."""
-    return json.dumps({"keys": list(jwks)}, indent=2)
+    """Return private JWKs as the JSON text, one line, that `parse_key_set` reads. It is a secret."""
+    return json.dumps({"keys": list(jwks)}, separators=(",", ":"))
 
 
 def _read_file(name: str, path: Path) -> str:

@@ -90,12 +90,20 @@ def local(
     laptop.run(host=host, port=port, state=state)
 
 
+DatabaseUrl = Annotated[
+    str, typer.Option(envvar="AUTH_DATABASE_URL", show_envvar=True, help="Of the owner of the schema.")
+]
+
+
 @migrate_app.callback()
-def migrate_up(context: typer.Context) -> None:
-    """Apply what is missing."""
+def migrate_up(context: typer.Context, database_url: DatabaseUrl = "") -> None:
+    """Apply what is missing. Of all settings only AUTH_DATABASE_URL is needed."""
+    if not database_url:
+        raise ConfigurationError("AUTH_DATABASE_URL is not set")
+    context.obj = database_url
     if context.invoked_subcommand is not None:
         return
-    applied = migrate.apply_migrations(load_settings().database_url.get_secret_value())
+    applied = migrate.apply_migrations(database_url)
     for migration in applied:
         output.print(f"applied {migration.version:04d}_{migration.name}", highlight=False)
     if not applied:
@@ -103,11 +111,11 @@ def migrate_up(context: typer.Context) -> None:
 
 
 @migrate_app.command("status")
-def migrate_status() -> None:
+def migrate_status(context: typer.Context) -> None:
     """List the migrations and when each was applied; exit 1 when one is missing."""
     table = Table("version", "name", "applied")
     pending = 0
-    for entry in migrate.migration_status(load_settings().database_url.get_secret_value()):
+    for entry in migrate.migration_status(context.obj):
         pending += entry.applied_at is None
         applied = entry.applied_at.isoformat(timespec="seconds") if entry.applied_at else "pending"
         table.add_row(f"{entry.version:04d}", entry.name, applied)

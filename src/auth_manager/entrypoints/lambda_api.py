@@ -10,15 +10,15 @@ import binascii
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from auth_manager import observability
 from auth_manager.app import build_resources, create_app
 from auth_manager.aws.secrets import fetch_secret
-from auth_manager.ids import new_id
 from auth_manager.settings import load_settings
 from auth_manager.web.calls import run_inline
+from auth_manager.web.envelope import request_id_of
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="There is no current event loop", category=DeprecationWarning)
@@ -26,15 +26,19 @@ with warnings.catch_warnings():
 
 TEXT_TYPES = ["text/", "application/json", "application/problem+json"]
 
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(?::[0-9]{1,5})?")
+"""A name or an IPv4 address. API Gateway has no other, and Mangum fails on the colons of an IPv6 address."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+Answer = dict[str, Any]
 
 
 class HostileEvent(ValueError):
     """An event that no well-behaved client causes."""
 
 
-def _build() -> Mangum:
+def _build() -> Callable[[Any, Any], Answer]:
     settings = load_settings()
     observability.configure_logging(settings)
     observability.enable_metrics()
@@ -43,28 +47,29 @@ def _build() -> Mangum:
         warnings.filterwarnings(
             "ignore", message="There is no current event loop", category=DeprecationWarning
         )
-        return Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+        mangum = Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+
+    def handle(event: Any, context: Any) -> Answer:  # noqa: ANN401 -- Lambda's own types
+        """Answer one event of API Gateway's payload format 2.0."""
+        identifier = request_id_of(event)
+        token = observability.request_id.set(identifier)
+        try:
+            return mangum(_check(event, identifier), context)
+        except HostileEvent as error:
+            observability.log_event("hostile_event", reason=str(error))
+            return _refusal(identifier)
+        finally:
+            observability.flush_metrics()
+            observability.request_id.reset(token)
+
+    if not settings.tracing_enabled:
+        return handle
+    tracer = observability.enable_tracing()
+    return tracer.capture_lambda_handler(handle, capture_response=False, capture_error=False)
 
 
-_mangum = _build()
-
-
-def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401 -- Lambda's own types
-    """Answer one event of API Gateway's payload format 2.0."""
-    try:
-        checked = _check(event)
-    except HostileEvent as error:
-        observability.log_event("hostile_event", reason=str(error))
-        return _refusal(event)
-    try:
-        answer: dict[str, Any] = _mangum(checked, context)
-    finally:
-        observability.flush_metrics()
-    return answer
-
-
-def _check(event: object) -> dict[str, Any]:
-    """Return the event in the form Mangum reads safely.
+def _check(event: object, identifier: str) -> dict[str, Any]:
+    """Return the event in the form Mangum reads safely, with nothing in it that was not looked at.
 
     Raises:
         HostileEvent: with what is wrong, for the log.
@@ -73,27 +78,30 @@ def _check(event: object) -> dict[str, Any]:
         raise HostileEvent("not an HTTP API 2.0 event")
     http = _mapping(event.get("requestContext"), "requestContext").get("http")
     http = _mapping(http, "requestContext.http")
-    if not all(isinstance(http.get(name), str) for name in ("method", "path", "sourceIp")):
+    method, path, address = (http.get(name) for name in ("method", "path", "sourceIp"))
+    if not (isinstance(method, str) and isinstance(path, str) and isinstance(address, str)):
         raise HostileEvent("requestContext.http is incomplete")
-    if http["method"] not in _METHODS:
+    if method not in _METHODS:
         raise HostileEvent("unknown method")
-    headers = _headers(event.get("headers"))
     query = event.get("rawQueryString") or ""
     if not isinstance(query, str):
         raise HostileEvent("rawQueryString is not text")
-    for text in (http["path"], query):
+    for text in (path, query):
         _encodable(text)
     return {
-        **event,
-        "headers": headers,
-        "cookies": None,
+        "version": "2.0",
+        "requestContext": {
+            "http": {"method": method, "path": path, "sourceIp": address},
+            "requestId": identifier,
+        },
+        "headers": _headers(event.get("headers")),
         "rawQueryString": query,
         "body": _body(event),
         "isBase64Encoded": False,
     }
 
 
-def _mapping(value: object, name: str) -> Mapping[str, Any]:
+def _mapping(value: object, name: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise HostileEvent(f"{name} is not an object")
     return value
@@ -102,7 +110,7 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
 def _headers(value: object) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, content in _mapping(value or {}, "headers").items():
-        if not isinstance(content, str):
+        if not (isinstance(name, str) and isinstance(content, str)):
             raise HostileEvent("a header is not text")
         _encodable(name)
         _encodable(content)
@@ -135,11 +143,8 @@ def _encodable(text: str) -> None:
         raise HostileEvent("a lone surrogate") from None
 
 
-def _refusal(event: object) -> dict[str, Any]:
+def _refusal(identifier: str) -> Answer:
     """Answer 400 as problem+json, in the form API Gateway takes; other callers can read it too."""
-    context = event.get("requestContext") if isinstance(event, Mapping) else None
-    identifier = context.get("requestId") if isinstance(context, Mapping) else None
-    identifier = identifier if isinstance(identifier, str) else str(new_id())
     body = {
         "type": "urn:auth-manager:problem:malformed_request",
         "title": "The request is malformed.",
@@ -159,3 +164,6 @@ def _refusal(event: object) -> dict[str, Any]:
         "body": json.dumps(body),
         "isBase64Encoded": False,
     }
+
+
+handler = _build()

@@ -11,8 +11,8 @@ from auth_manager.web.calls import run_in_thread
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests that run.
 
-    The client's address is the network peer: X-Forwarded-* is ignored (api.md), so a proxy in front must
-    speak the PROXY protocol or be the API Gateway of the Lambda mode.
+    The client's address is the network peer; X-Forwarded-* is ignored, since anyone can send it. Behind a
+    proxy every client then shares the proxy's limits: use the Lambda mode, or serve without one.
     """
     observability.configure_logging(settings)
     resources = build_resources(settings)

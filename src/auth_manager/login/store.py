@@ -38,6 +38,8 @@ def reserve_attempt(
     """Count this attempt against its address and its account, and read the account, in one round trip.
 
     The laterals fix the order: the address's row is locked before the account's, here as wherever both are.
+    A refused address counts nothing against the account, or one address could lock anybody out: the account's
+    key exists only where the address may go ahead (a condition of the join would be checked after the call).
     """
     row = connection.fetch_one(
         """
@@ -54,10 +56,18 @@ def reserve_attempt(
             %(address_key)s, %(now)s, %(address_maximum)s, %(address_window)s, %(address_free)s,
             %(address_delay)s, %(address_delay_maximum)s
         ) AS of_address
-        LEFT JOIN LATERAL reserve_attempt(
-            COALESCE(%(account_key_prefix)s || account.id, %(unknown_key)s), %(now)s, %(account_maximum)s,
-            %(account_window)s, %(account_free)s, %(account_delay)s, %(account_delay_maximum)s
-        ) AS of_account ON of_address.retry_at IS NULL
+        LEFT JOIN LATERAL (
+            SELECT reservation.*
+            FROM (
+                SELECT COALESCE(%(account_key_prefix)s || account.id, %(unknown_key)s) AS key
+                WHERE of_address.retry_at IS NULL
+                OFFSET 0
+            ) AS allowed
+            CROSS JOIN LATERAL reserve_attempt(
+                allowed.key, %(now)s, %(account_maximum)s, %(account_window)s, %(account_free)s,
+                %(account_delay)s, %(account_delay_maximum)s
+            ) AS reservation
+        ) AS of_account ON true
         """,
         {
             "email": email_normalized,

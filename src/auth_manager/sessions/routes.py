@@ -32,7 +32,7 @@ router = APIRouter(tags=["sessions"])
 
 
 class TokenResponse(BaseModel):
-    """TokenGrant of a session (RFC 6749 section 5.1, with what an application needs next)."""
+    """Tokens of a session (RFC 6749 section 5.1, with what an application needs next)."""
 
     access_token: str
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 -- RFC 6749 section 7.1

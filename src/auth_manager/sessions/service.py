@@ -209,7 +209,14 @@ def list_sessions(
     with resources.database.one_trip() as connection:
         require_live_session(connection, claims, origin.now)
         # One more than asked tells whether there is a next page.
-        found = store.list_live(connection, claims.sub, now=origin.now, before=before, limit=limit + 1)
+        found = store.list_live(
+            connection,
+            claims.sub,
+            now=origin.now,
+            idle_lifetime=timedelta(seconds=resources.settings.session_idle_lifetime),
+            before=before,
+            limit=limit + 1,
+        )
     items = found[:limit]
     more = len(found) > limit
     return SessionPage(items, resources.cursors.seal(items[-1].id.bytes, context=context) if more else None)

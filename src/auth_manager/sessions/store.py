@@ -166,17 +166,30 @@ def rotate(
 
 
 def list_live(
-    connection: Connection, account_id: UUID, *, now: datetime, before: UUID | None, limit: int
+    connection: Connection,
+    account_id: UUID,
+    *,
+    now: datetime,
+    idle_lifetime: timedelta,
+    before: UUID | None,
+    limit: int,
 ) -> list[Session]:
     """Return live sessions, newest first, those older than session `before`."""
     rows = connection.fetch_all(
         """
         SELECT * FROM sessions
         WHERE account_id = %(account_id)s AND ended_at IS NULL AND expires_at > %(now)s
+          AND last_used_at + %(idle_lifetime)s > %(now)s
           AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid)
         ORDER BY id DESC LIMIT %(limit)s
         """,
-        {"account_id": account_id, "now": now, "before": before, "limit": limit},
+        {
+            "account_id": account_id,
+            "now": now,
+            "idle_lifetime": idle_lifetime,
+            "before": before,
+            "limit": limit,
+        },
     )
     return [_session_from(row) for row in rows]
 

@@ -4,7 +4,8 @@ A plain ASGI middleware, because Starlette's BaseHTTPMiddleware costs a task gro
 """
 
 import email.message
-from collections.abc import MutableMapping
+import re
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +26,8 @@ from auth_manager.web.problems import problem
 
 MAXIMUM_BODY = 64 * 1024
 """Bytes of a request body, at most."""
+
+_GATEWAY_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 NO_STORE_PREFIXES = ("/auth", "/oauth2", "/admin")
 DOCS_PATH = "/docs"
@@ -56,7 +59,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = datetime.now(UTC)
-        identifier = _request_id(scope)
+        identifier = request_id_of(scope.get("aws.event"))
         token = request_id.set(identifier)
         status = 500
 
@@ -71,7 +74,13 @@ class Envelope:
             await self._answer(scope, receive, send_with_headers)
         finally:
             elapsed = (datetime.now(UTC) - started).total_seconds() * 1000
-            log_event("request", method=scope["method"], status=status, milliseconds=round(elapsed, 1))
+            log_event(
+                "request",
+                method=scope["method"],
+                path=scope["path"][:256],
+                status=status,
+                milliseconds=round(elapsed, 1),
+            )
             request_id.reset(token)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,11 +109,13 @@ class Envelope:
             headers["Cache-Control"] = "no-store"
 
 
-def _request_id(scope: Scope) -> str:
-    """Take API Gateway's id, which its access log has too; never one that the client chose."""
-    context = scope.get("aws.event", {}).get("requestContext", {})
-    identifier = context.get("requestId") if isinstance(context, dict) else None
-    return str(identifier) if identifier else str(new_id())
+def request_id_of(event: object) -> str:
+    """Return API Gateway's id, which its access log has too, or a new one; never one the client chose."""
+    context = event.get("requestContext") if isinstance(event, Mapping) else None
+    identifier = context.get("requestId") if isinstance(context, Mapping) else None
+    if isinstance(identifier, str) and _GATEWAY_REQUEST_ID.fullmatch(identifier):
+        return identifier
+    return str(new_id())
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:

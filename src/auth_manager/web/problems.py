@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from auth_manager import errors
 from auth_manager.errors import AuthError, FieldError
@@ -30,6 +31,8 @@ WITH_IDEMPOTENCY_KEY: tuple[type[AuthError], ...] = (
     errors.IdempotencyKeyReused,
     errors.IdempotencyKeyInProgress,
 )
+
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 _BY_STATUS: dict[int, type[AuthError]] = {
     400: errors.MalformedRequest,
@@ -82,23 +85,44 @@ def install(app: FastAPI) -> None:
             log_failure(error.code, error)
         return problem(error)
 
-    async def on_http_error(_request: Request, error: Exception) -> Response:
+    async def on_http_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise TypeError("registered for HTTPException only")
-        known = _BY_STATUS.get(error.status_code)
-        if known is None:
-            log_event("unexpected_http_error", status=error.status_code)
-            return problem(errors.InternalError())
-        return problem(known(headers=dict(error.headers or {})))
+        return problem(_of_the_framework(request, error))
 
     async def on_invalid_request(_request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):
             raise TypeError("registered for RequestValidationError only")
+        if any(item["loc"][0] == "path" for item in error.errors()):
+            return problem(errors.NotFound())  # what can be no id names nothing
         return problem(errors.InvalidFields(errors=[_field_error(item) for item in error.errors()]))
 
     app.add_exception_handler(AuthError, on_auth_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
+
+
+def _of_the_framework(request: Request, error: HTTPException) -> AuthError:
+    """Translate what Starlette and FastAPI raise on their own."""
+    known = _BY_STATUS.get(error.status_code)
+    if known is None:
+        log_event("unexpected_http_error", status=error.status_code)
+        return errors.InternalError()
+    if known is errors.MethodNotAllowed:
+        return known(headers={"Allow": ", ".join(_allowed_methods(request))})
+    return known(headers=dict(error.headers or {}))
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Ask every route: the one that refused knows only its own methods (RFC 9110 section 10.2.1)."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:

@@ -6,11 +6,15 @@ each of these has let two readers of one body see two different bodies, or crash
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 from auth_manager.errors import FieldError, InvalidFields, MalformedRequest
 
 MAXIMUM_DEPTH = 32
+
+_FIELD_NAME = re.compile(r"[a-z_]{1,32}")
+"""What a field of ours may be called; any other key is the client's own text, and not named back."""
 
 
 def parse(body: bytes) -> Any:  # noqa: ANN401 -- JSON is any value
@@ -65,8 +69,8 @@ def _check(value: Any, pointer: str, depth: int) -> None:  # noqa: ANN401 -- JSO
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(key, str):
                 _check_text(key, pointer)
-            # A key is the client's own text; only its place in the model may be named back.
-            _check(item, f"{pointer}/{key}" if depth == 1 else pointer, depth + 1)
+            named = depth == 1 and isinstance(key, str) and _FIELD_NAME.fullmatch(key)
+            _check(item, f"/{key}" if named else pointer, depth + 1)
 
 
 def _check_text(text: str, pointer: str) -> None:

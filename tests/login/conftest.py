@@ -1,0 +1,19 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from auth_manager.database import Database, Row
+
+Query = Callable[..., list[Row]]
+
+
+@pytest.fixture
+def query(database: Database) -> Query:
+    """Runs one statement of SQL with named parameters, and returns its rows."""
+
+    def run(sql: str, **parameters: Any) -> list[Row]:
+        with database.one_trip() as connection:
+            return connection.fetch_all(sql, parameters)
+
+    return run

@@ -1,0 +1,333 @@
+"""What each request costs in round trips to PostgreSQL, the unit of cost of this service.
+
+BUDGET is the one table. A route that it does not name fails here, and so does a route that got dearer, or
+cheaper, than it says.
+"""
+
+import os
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg2.extensions
+import pytest
+from fastapi.testclient import TestClient
+
+from auth_manager.app import create_app
+from auth_manager.database import Database
+from auth_manager.resources import Resources
+from auth_manager.web.calls import run_inline
+
+PASSWORD = "a long and dull passphrase"
+EXTERNAL_TOOLS = {"GET /docs", "GET /openapi.json"}
+"""Not in the OpenAPI description of itself; without I/O."""
+
+BUDGET = {
+    "GET /health": 0,
+    "GET /health/ready": 1,
+    "GET /.well-known/jwks.json": 0,
+    "GET /.well-known/openid-configuration": 0,
+    # The limit before the hash, everything else after it.
+    "POST /auth/register": 2,
+    "POST /auth/register, idempotent": 3,
+    "POST /auth/register, replayed": 1,
+    "POST /auth/register, address taken": 3,
+    "POST /auth/register, limited": 1,
+    # A transaction that must see whether the address was free before it can say so: once more.
+    "POST /auth/register, verified mode": 3,
+    "POST /auth/register, verified mode and taken": 3,
+    # Reserve and read; then write the outcome.
+    "POST /auth/login": 2,
+    "POST /auth/login, wrong password": 2,
+    "POST /auth/login, unknown user": 2,
+    "POST /auth/login, limited": 1,
+    "POST /auth/login, idempotent": 3,
+    "POST /auth/refresh": 1,
+    "POST /auth/refresh, repeated": 1,
+    "POST /auth/refresh, reused": 2,
+    "POST /auth/refresh, forged": 0,
+    "POST /auth/refresh, idempotent": 3,
+    "POST /auth/logout": 1,
+    "POST /auth/logout, idempotent": 2,
+    "GET /auth/me": 1,
+    "GET /auth/me, without a token": 0,
+    "GET /auth/me, forged token": 0,
+    "PATCH /auth/me": 1,
+    "PATCH /auth/me, username taken": 1,
+    "DELETE /auth/me": 1,
+    "GET /auth/sessions": 1,
+    "DELETE /auth/sessions/{session_id}": 1,
+    "DELETE /auth/sessions/{session_id}, not one's own": 1,
+}
+
+
+class Api:
+    """A client of one application with one connection that is open already, and what its last call cost."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.database = resources.database
+        self.http = TestClient(
+            create_app(resources, runner=run_inline),
+            base_url="https://auth.example.com",
+            client=("203.0.113.7", 5000),
+        )
+        self.call(200, "GET", "/health/ready")
+
+    def call(self, status: int, method: str, path: str, **options: Any) -> Any:
+        response = self.http.request(method, path, **options)
+        assert response.status_code == status, response.text
+        return response.json() if response.content else None
+
+    def register(self, **fields: str) -> dict[str, Any]:
+        body = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD, **fields}
+        self.call(201, "POST", "/auth/register", json=body)
+        return {name: body[name] for name in ("email", "password")}
+
+    def log_in(self, who: dict[str, Any] | None = None) -> dict[str, Any]:
+        granted: dict[str, Any] = self.call(200, "POST", "/auth/login", json=who or self.register())
+        return granted
+
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.log_in()['access_token']}"}
+
+
+Measure = Callable[..., Any]
+Scenario = Callable[[Api, Measure], object]
+
+
+def replayed_registration(api: Api, measured: Measure) -> None:
+    body = {"email": "again@example.com", "password": PASSWORD}
+    options: dict[str, Any] = {"json": body, "headers": {"Idempotency-Key": "k"}}
+    api.call(201, "POST", "/auth/register", **options)
+    measured(201, "POST", "/auth/register", **options)
+
+
+def reused_refresh(api: Api, measured: Measure) -> None:
+    token = {"refresh_token": api.log_in()["refresh_token"]}
+    api.call(200, "POST", "/auth/refresh", json=token)
+    with api.database.one_trip() as connection:
+        connection.add("UPDATE refresh_lines SET rotated_at = rotated_at - interval '1 hour'")
+    measured(401, "POST", "/auth/refresh", json=token)
+
+
+def repeated_refresh(api: Api, measured: Measure) -> None:
+    token = {"refresh_token": api.log_in()["refresh_token"]}
+    api.call(200, "POST", "/auth/refresh", json=token)
+    measured(200, "POST", "/auth/refresh", json=token)
+
+
+def limited_login(api: Api, measured: Measure) -> None:
+    who = {**api.register(), "password": "not that one"}
+    for _ in range(3):
+        api.call(401, "POST", "/auth/login", json=who)
+    measured(429, "POST", "/auth/login", json=who)
+
+
+def taken_username(api: Api, measured: Measure) -> None:
+    api.register(username="taken")
+    measured(409, "PATCH", "/auth/me", json={"username": "taken"}, headers=api.bearer())
+
+
+def revoked_session(api: Api, measured: Measure) -> None:
+    who = api.register()
+    other = api.log_in(who)["session_id"]
+    headers = {"Authorization": f"Bearer {api.log_in(who)['access_token']}"}
+    measured(204, "DELETE", f"/auth/sessions/{other}", headers=headers)
+
+
+def limited_registration(api: Api, measured: Measure) -> None:
+    api.register()
+    api.register()
+    measured(429, "POST", "/auth/register", json={"email": "third@example.com", "password": PASSWORD})
+
+
+NEW = {"email": "new@example.com", "username": "newcomer", "password": PASSWORD}
+IDEMPOTENT = {"Idempotency-Key": "key"}
+LOG_IN, REGISTER, REFRESH = ("POST", "/auth/login"), ("POST", "/auth/register"), ("POST", "/auth/refresh")
+
+SCENARIOS: dict[str, Scenario] = {
+    "GET /health": lambda _, measured: measured(200, "GET", "/health"),
+    "GET /health/ready": lambda _, measured: measured(200, "GET", "/health/ready"),
+    "GET /.well-known/jwks.json": lambda _, measured: measured(200, "GET", "/.well-known/jwks.json"),
+    "GET /.well-known/openid-configuration": lambda _, measured: measured(
+        200, "GET", "/.well-known/openid-configuration"
+    ),
+    "POST /auth/register": lambda _, measured: measured(201, *REGISTER, json=NEW),
+    "POST /auth/register, idempotent": lambda _, measured: measured(
+        201, *REGISTER, json=NEW, headers=IDEMPOTENT
+    ),
+    "POST /auth/register, replayed": replayed_registration,
+    "POST /auth/register, address taken": lambda api, measured: measured(409, *REGISTER, json=api.register()),
+    "POST /auth/register, limited": limited_registration,
+    "POST /auth/register, verified mode": lambda _, measured: measured(202, *REGISTER, json=NEW),
+    "POST /auth/register, verified mode and taken": lambda api, measured: (
+        api.call(202, *REGISTER, json=NEW),
+        measured(202, *REGISTER, json=NEW),
+    ),
+    "POST /auth/login": lambda api, measured: measured(200, *LOG_IN, json=api.register()),
+    "POST /auth/login, wrong password": lambda api, measured: measured(
+        401, *LOG_IN, json={**api.register(), "password": "not that one"}
+    ),
+    "POST /auth/login, unknown user": lambda _, measured: measured(
+        401, *LOG_IN, json={"email": "nobody@example.com", "password": PASSWORD}
+    ),
+    "POST /auth/login, limited": limited_login,
+    "POST /auth/login, idempotent": lambda api, measured: measured(
+        200, *LOG_IN, json=api.register(), headers=IDEMPOTENT
+    ),
+    "POST /auth/refresh": lambda api, measured: measured(
+        200, *REFRESH, json={"refresh_token": api.log_in()["refresh_token"]}
+    ),
+    "POST /auth/refresh, repeated": repeated_refresh,
+    "POST /auth/refresh, reused": reused_refresh,
+    "POST /auth/refresh, forged": lambda _, measured: measured(
+        401, *REFRESH, json={"refresh_token": "rt_" + "A" * 76}
+    ),
+    "POST /auth/refresh, idempotent": lambda api, measured: measured(
+        200, *REFRESH, json={"refresh_token": api.log_in()["refresh_token"]}, headers=IDEMPOTENT
+    ),
+    "POST /auth/logout": lambda api, measured: measured(204, "POST", "/auth/logout", headers=api.bearer()),
+    "POST /auth/logout, idempotent": lambda api, measured: measured(
+        204, "POST", "/auth/logout", headers=api.bearer() | IDEMPOTENT
+    ),
+    "GET /auth/me": lambda api, measured: measured(200, "GET", "/auth/me", headers=api.bearer()),
+    "GET /auth/me, without a token": lambda _, measured: measured(401, "GET", "/auth/me"),
+    "GET /auth/me, forged token": lambda _, measured: measured(
+        401, "GET", "/auth/me", headers={"Authorization": "Bearer a.b.c"}
+    ),
+    "PATCH /auth/me": lambda api, measured: measured(
+        200, "PATCH", "/auth/me", json={"display_name": "New"}, headers=api.bearer()
+    ),
+    "PATCH /auth/me, username taken": taken_username,
+    "DELETE /auth/me": lambda api, measured: measured(204, "DELETE", "/auth/me", headers=api.bearer()),
+    "GET /auth/sessions": lambda api, measured: measured(200, "GET", "/auth/sessions", headers=api.bearer()),
+    "DELETE /auth/sessions/{session_id}": revoked_session,
+    "DELETE /auth/sessions/{session_id}, not one's own": lambda api, measured: measured(
+        404, "DELETE", f"/auth/sessions/{api.log_in()['session_id']}", headers=api.bearer()
+    ),
+}
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "POST /auth/register, verified mode": {"require_verified_email": True},
+    "POST /auth/register, verified mode and taken": {"require_verified_email": True},
+    "POST /auth/register, limited": {"registrations_per_address": 2},
+    "POST /auth/login, limited": {"login_failures_before_delay": 3},
+}
+
+
+class TestBudget:
+    def test_every_route_has_one(self, resources: Resources) -> None:
+        paths = create_app(resources).openapi()["paths"]
+        routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+        assert {name.partition(",")[0] for name in BUDGET} == routes
+
+    def test_every_line_is_driven(self) -> None:
+        assert SCENARIOS.keys() == BUDGET.keys()
+
+    @pytest.mark.parametrize("name", BUDGET)
+    def test_it_is_what_the_route_costs(self, make_resources: Callable[..., Resources], name: str) -> None:
+        api = Api(make_resources(database_pool_size=1, **SETTINGS.get(name, {})))
+        costs: list[int] = []
+
+        def measured(*args: Any, **options: Any) -> Any:
+            before = api.database.round_trips
+            answer = api.call(*args, **options)
+            costs.append(api.database.round_trips - before)
+            return answer
+
+        SCENARIOS[name](api, measured)
+
+        assert costs == [BUDGET[name]]
+
+
+class Wire:
+    """A proxy in front of PostgreSQL that counts what needs an answer, message by message."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server = psycopg2.extensions.parse_dsn(server_url)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.queries = 0
+        """Simple queries ("Q") and what an extended query ends with ("S")."""
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self) -> str:
+        user, password = quote(self._server["user"]), quote(self._server["password"], safe="")
+        address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"postgresql://{user}:{password}@{address}/{self._server['dbname']}?sslmode=disable"
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = self._connect()
+                self.connections += 1
+                self._sockets += [client, server]
+                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._return, args=(server, client), daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        host, port = self._server["host"], int(self._server.get("port", "5432"))
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(os.fspath(Path(host) / f".s.PGSQL.{port}"))
+        return server
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        """Protocol documentation, "Message Formats": the first message alone has no type byte."""
+        with suppress(OSError), client.makefile("rb") as stream:
+            kind = b""
+            while header := stream.read(len(kind) + 4):
+                kind = header[:-4]
+                [length] = struct.unpack("!I", header[-4:])
+                self.queries += kind in {b"Q", b"S"}
+                server.sendall(header + stream.read(length - 4))
+                kind = b"?"
+
+    def _return(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(65536):
+                client.sendall(data)
+
+
+@pytest.fixture
+def wire(database_url: str) -> Iterator[Wire]:
+    wire = Wire(database_url)
+    yield wire
+    wire.close()
+
+
+class TestCounter:
+    """`Database.round_trips` counts what goes over the wire, seen from outside of this process's code."""
+
+    def test_it_is_what_the_wire_carries(self, wire: Wire, make_resources: Callable[..., Resources]) -> None:
+        resources = make_resources(
+            database_url=wire.url(), database_pool_size=1, login_failures_before_delay=3
+        )
+        api = Api(resources)
+        database: Database = resources.database
+        wire.queries = database.round_trips = 0
+        drivable = [name for name in SCENARIOS if name not in SETTINGS]
+
+        for name in drivable:
+            SCENARIOS[name](api, api.call)
+            with database.one_trip() as connection:  # keys and limits of the scenario before
+                connection.add("DELETE FROM idempotency_keys; DELETE FROM accounts; DELETE FROM rate_limits")
+
+        assert wire.queries == database.round_trips > len(drivable)
+        assert wire.connections == 1, "and one connection serves them all"

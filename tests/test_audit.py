@@ -1,0 +1,77 @@
+"""The audit trail: complete rows that nobody changes."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg2.errors
+import pytest
+
+from auth_manager import audit
+from auth_manager.audit import Origin
+from auth_manager.database import Database, Row
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def append(database: Database, *, failure: str | None = None) -> Row:
+    origin = Origin("2001:db8::7", "browser/1", "request-1", NOW)
+    with database.one_trip() as connection:
+        audit.append(
+            connection, "tested", origin, account_id=UUID(int=1), session_id=UUID(int=2), failure=failure
+        )
+    with database.one_trip() as connection:
+        [row] = connection.fetch_all("SELECT * FROM audit_events")
+    return row
+
+
+def append_and_fail(database: Database) -> None:
+    with database.one_trip() as connection:
+        audit.append(connection, "tested", Origin(None, "", "r", NOW))
+        connection.add("SELECT 1/0")
+
+
+class TestAppend:
+    def test_every_column_is_filled(self, database: Database) -> None:
+        row = append(database)
+        assert row.pop("id").version == 7
+        assert row == {
+            "occurred_at": NOW,
+            "event": "tested",
+            "outcome": "success",
+            "reason": None,
+            "account_id": UUID(int=1),
+            "session_id": UUID(int=2),
+            "address": "2001:db8::7",
+            "user_agent": "browser/1",
+            "request_id": "request-1",
+        }
+
+    def test_a_failure_has_its_reason(self, database: Database) -> None:
+        row = append(database, failure="invalid_credentials")
+        assert (row["outcome"], row["reason"]) == ("failure", "invalid_credentials")
+
+    def test_an_event_is_undone_with_what_it_is_about(self, database: Database) -> None:
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            append_and_fail(database)
+        with database.one_trip() as connection:
+            assert connection.fetch_all("SELECT id FROM audit_events") == []
+
+
+class TestAppendOnly:
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "UPDATE audit_events SET reason = 'x'",
+            "DELETE FROM audit_events",
+            "TRUNCATE audit_events",
+        ],
+    )
+    def test_nothing_is_changed_or_removed(self, database: Database, sql: str) -> None:
+        row = append(database)
+        with (
+            pytest.raises(psycopg2.errors.RaiseException, match="append-only"),
+            database.one_trip() as connection,
+        ):
+            connection.add(sql)
+        with database.one_trip() as connection:
+            assert connection.fetch_all("SELECT * FROM audit_events") == [row]
