@@ -64,7 +64,10 @@ format: $(VENV)/.dev-installed ## Rewrite the sources in the project's style
 templates: $(VENV)/.dev-installed $(TOOLS)/.installed ## Check the templates and the Dockerfile
 	$(SAM) validate --lint --template template.yaml
 	$(BIN)/cfn-lint template.yaml
-	$(BIN)/yamllint --strict template.yaml .yamllint.yaml
+	$(BIN)/cfn-lint -i I --regions eu-central-1 us-east-1 -- infra/bootstrap.yaml
+	$(BIN)/cfn-lint -i I --regions eu-central-1 us-east-1 -- infra/data.yaml
+	$(BIN)/cfn-lint -i I --regions us-east-1 -- infra/edge.yaml
+	$(BIN)/yamllint --strict template.yaml infra .yamllint.yaml
 	$(TOOLS)/bin/hadolint Dockerfile
 
 openapi: $(VENV)/.dev-installed ## Write docs/openapi.json
