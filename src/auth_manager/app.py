@@ -18,6 +18,7 @@ from auth_manager.settings import Settings
 from auth_manager.signing_keys import load_key_set
 from auth_manager.tokens import AccessTokens, Cursors, RefreshTokens, SecretKeys
 from auth_manager.web import problems
+from auth_manager.web.bodies import BodyLimits
 from auth_manager.web.calls import run_in_thread
 from auth_manager.web.envelope import Envelope
 from auth_manager.web.metadata import router as metadata_router
@@ -80,6 +81,8 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
+    # Each one added goes around those before it.
+    app.add_middleware(BodyLimits)
     if settings.cors_origins:
         from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 -- only where configured
 

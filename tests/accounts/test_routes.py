@@ -362,7 +362,7 @@ class TestDeleteMe:
         assert len(tables) >= 8
         for table in tables:
             name = table["tablename"]
-            found = query(f"SELECT t::text FROM {name} AS t WHERE t::text ILIKE '%%canary%%'")  # noqa: S608
+            found = query(f"SELECT t::text FROM {name} AS t WHERE t::text ILIKE '%%canary%%'")
             assert found == [], name
         assert query("SELECT username FROM accounts") == [{"username": "taken"}]
         assert client.get("/auth/me", headers=headers).json()["code"] == "session_ended"

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from auth_manager.database import Row
-from auth_manager.web.envelope import MAXIMUM_BODY
+from auth_manager.web.bodies import MAXIMUM_BODY
 
 Ask = Callable[..., Any]
 Query = Callable[..., list[Row]]

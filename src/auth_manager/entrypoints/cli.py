@@ -2,11 +2,12 @@
 
 import getpass
 import json
+import os
 import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -41,15 +42,17 @@ def main() -> None:
     try:
         app()
     except ConfigurationError as error:
-        errors.print(f"[red]Configuration:[/red] {error}", highlight=False)
-        sys.exit(EXIT_MISCONFIGURED)
+        _refuse(f"Configuration: {error}", EXIT_MISCONFIGURED)
     except migrate.MigrationError as error:
-        errors.print(f"[red]Migration:[/red] {error}", highlight=False)
-        sys.exit(EXIT_REFUSED)
+        _refuse(f"Migration: {error}", EXIT_REFUSED)
     except AuthError as error:
         lines = [error.detail, *(f"{item.pointer} {item.detail}" for item in error.errors)]
-        errors.print("\n".join(lines), style="red", highlight=False)
-        sys.exit(EXIT_REFUSED)
+        _refuse("\n".join(lines), EXIT_REFUSED)
+
+
+def _refuse(message: str, exit_code: int) -> NoReturn:
+    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(exit_code)
 
 
 @app.command()
@@ -105,7 +108,7 @@ def migrate_up(context: typer.Context, database_url: DatabaseUrl = "") -> None:
         return
     applied = migrate.apply_migrations(database_url)
     for migration in applied:
-        output.print(f"applied {migration.version:04d}_{migration.name}", highlight=False)
+        output.print(f"applied {migration.version:04d}_{migration.name}", highlight=False, soft_wrap=True)
     if not applied:
         output.print("nothing to do")
 
@@ -138,12 +141,15 @@ def keys_generate(
         # One assignment a line, quoted for a shell: the JSON has no single quote.
         sys.stdout.write(f"AUTH_SIGNING_KEYS='{signing_keys}'\nAUTH_SECRET_KEYS='{secret_key}'\n")
         return
+    files = {directory / "signing-keys.json": signing_keys, directory / "secret-keys": secret_key}
+    for path in files:
+        if path.exists():
+            raise ConfigurationError(f"{path} exists; keys that may be in use are not overwritten")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, content in (("signing-keys.json", signing_keys), ("secret-keys", secret_key)):
-        path = directory / name
+    for path, content in files.items():
         path.touch(mode=0o600, exist_ok=False)
         path.write_text(content + "\n", encoding="ascii")
-        output.print(f"wrote {path}", highlight=False)
+        output.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 @app.command("create-user")
@@ -190,10 +196,17 @@ def _operator() -> Origin:
     """Name the command line in the audit trail."""
     return Origin(
         address=None,
-        user_agent=f"auth-manager {__version__} cli ({getpass.getuser()})",
+        user_agent=f"auth-manager {__version__} cli ({_operating_system_user()})",
         request_id=f"cli-{new_id()}",
         now=datetime.now(UTC),
     )
+
+
+def _operating_system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry in the password database
+        return f"uid {os.getuid()}"
 
 
 if __name__ == "__main__":

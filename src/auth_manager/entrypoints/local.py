@@ -5,13 +5,15 @@ environment sets (AUTH_*) wins over what is chosen here.
 """
 
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from auth_manager.entrypoints import server
+from auth_manager.errors import ConfigurationError
 from auth_manager.local.keys import load_or_generate_local_keys
-from auth_manager.local.postgres import start_embedded
+from auth_manager.local.postgres import EmbeddedPostgres, NotStarted, start_embedded
 from auth_manager.migrate import apply_migrations
 from auth_manager.settings import load_settings
 
@@ -31,10 +33,12 @@ Ctrl-C stops everything; the users stay in {state}/.
 
 def run(*, host: str = "127.0.0.1", port: int = 8000, state: Path = STATE) -> None:
     """Start the database, migrate it, and serve until Ctrl-C."""
+    # Until uvicorn takes the signals over, and for the database's sake: SIGTERM stops like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         database_url = os.environ.get("AUTH_DATABASE_URL")
         if not database_url:
-            database_url = stack.enter_context(start_embedded(state / "postgres")).url
+            database_url = stack.enter_context(_start_database(state / "postgres")).url
         apply_migrations(database_url)
         url = f"http://{host}:{port}"
         defaults: dict[str, object] = {
@@ -50,3 +54,10 @@ def run(*, host: str = "127.0.0.1", port: int = 8000, state: Path = STATE) -> No
         sys.stdout.write(FIRST_CALLS.format(url=url, state=state))
         sys.stdout.flush()
         server.serve(load_settings(**chosen), host=host, port=port)
+
+
+def _start_database(directory: Path) -> EmbeddedPostgres:
+    try:
+        return start_embedded(directory)
+    except NotStarted as error:
+        raise ConfigurationError(f"the embedded PostgreSQL did not start: {error}") from error

@@ -1,31 +1,22 @@
-"""The outermost layer of every request: id, limits on the body, headers, and the last catch.
+"""The outermost layer of every request: id, headers, and the last catch.
 
 A plain ASGI middleware, because Starlette's BaseHTTPMiddleware costs a task group a request.
 """
 
-import email.message
 import re
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auth_manager.errors import (
-    AuthError,
-    BodyTooLarge,
     InternalError,
-    MalformedRequest,
-    UnsupportedMediaType,
 )
 from auth_manager.ids import new_id
 from auth_manager.observability import log_event, log_failure, request_id
-from auth_manager.web import strict_json
 from auth_manager.web.problems import problem
-
-MAXIMUM_BODY = 64 * 1024
-"""Bytes of a request body, at most."""
 
 _GATEWAY_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -77,7 +68,7 @@ class Envelope:
             log_event(
                 "request",
                 method=scope["method"],
-                path=scope["path"][:256],
+                route=getattr(scope.get("route"), "path", None),
                 status=status,
                 milliseconds=round(elapsed, 1),
             )
@@ -85,13 +76,7 @@ class Envelope:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await _read_body(scope, receive)
-            _check_body(scope, body)
-        except AuthError as error:
-            await problem(error)(scope, receive, send)
-            return
-        try:
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 -- the last line: no exception leaves as a stack trace
             log_failure("unhandled_error", error)
             await problem(InternalError())(scope, receive, send)
@@ -116,49 +101,3 @@ def request_id_of(event: object) -> str:
     if isinstance(identifier, str) and _GATEWAY_REQUEST_ID.fullmatch(identifier):
         return identifier
     return str(new_id())
-
-
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    length = Headers(scope=scope).get("content-length", "")
-    if length.isdecimal() and int(length[:12]) > MAXIMUM_BODY:
-        raise BodyTooLarge(f"The body is over {MAXIMUM_BODY} bytes.")
-    chunks = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise MalformedRequest("The client went away.")
-        chunks += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(chunks) > MAXIMUM_BODY:
-            raise BodyTooLarge(f"The body is over {MAXIMUM_BODY} bytes.")
-    return bytes(chunks)
-
-
-def _check_body(scope: Scope, body: bytes) -> None:
-    if not body:
-        return
-    values = Headers(scope=scope).getlist("content-type")
-    if len(values) != 1 or not _is_json(values[0]):
-        raise UnsupportedMediaType
-    strict_json.parse(body)
-
-
-def _is_json(content_type: str) -> bool:
-    message = email.message.Message()
-    message["content-type"] = content_type.replace("\n", "").replace("\r", "")
-    charset = message.get_param("charset", "utf-8")
-    return message.get_content_type() == "application/json" and str(charset).lower() in {"utf-8", "utf8"}
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
