@@ -6,11 +6,11 @@ TOOLS := .venv-tools
 # sam asks for a region even to check a template, and reports on its use unless told not to.
 SAM := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 $(TOOLS)/bin/sam
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --no-header pyproject.toml
+	--no-annotate --no-header
 # On Windows a virtual environment has Scripts\ instead of bin/: use WSL there.
 
 .DEFAULT_GOAL := help
-.PHONY: help local test test-container coverage lint format types templates requirements \
+.PHONY: help local test test-container test-deploy coverage lint format types templates requirements \
 	openapi sam-local clean
 
 help: ## List the targets
@@ -46,6 +46,15 @@ coverage: $(VENV)/.dev-installed ## Run the tests and measure branch coverage of
 test-container: $(VENV)/.dev-installed $(TOOLS)/.installed ## Test the image and `sam local` (needs Docker)
 	$(BIN)/python -m pytest -m container tests/container $(ARGS)
 
+# MiniStack and the AWS command line, in an environment of their own; not pinned by hash, and not in CI yet.
+.venv-ministack/.installed:
+	$(PYTHON) -m venv .venv-ministack
+	.venv-ministack/bin/python -m pip install --quiet --disable-pip-version-check 'ministack[full]==1.5.33' awscli==1.46.3
+	touch $@
+
+test-deploy: $(VENV)/.dev-installed $(TOOLS)/.installed .venv-ministack/.installed ## Test scripts/deploy-lambda.sh against an emulated AWS (needs Docker)
+	$(BIN)/python -m pytest -m container tests/deploy $(ARGS)
+
 sam-local: $(VENV)/.local-installed $(TOOLS)/.installed ## Serve the Lambda image by `sam local start-api` (needs Docker)
 	@exec $(BIN)/python scripts/sam_local.py
 
@@ -61,7 +70,7 @@ format: $(VENV)/.dev-installed ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-templates: $(VENV)/.dev-installed $(TOOLS)/.installed ## Check the templates and the Dockerfile
+templates: $(VENV)/.dev-installed $(TOOLS)/.installed ## Check the templates, the Dockerfile and the scripts
 	$(SAM) validate --lint --template template.yaml
 	$(BIN)/cfn-lint template.yaml
 	$(BIN)/cfn-lint -i I --regions eu-central-1 us-east-1 -- infra/bootstrap.yaml
@@ -69,14 +78,15 @@ templates: $(VENV)/.dev-installed $(TOOLS)/.installed ## Check the templates and
 	$(BIN)/cfn-lint -i I --regions us-east-1 -- infra/edge.yaml
 	$(BIN)/yamllint --strict template.yaml infra .yamllint.yaml
 	$(TOOLS)/bin/hadolint Dockerfile
+	$(TOOLS)/bin/shellcheck scripts/*.sh .ci/run
 
 openapi: $(VENV)/.dev-installed ## Write docs/openapi.json
 	$(BIN)/python scripts/write_openapi.py
 
 requirements: $(TOOLS)/.installed ## Compile requirements*.txt from pyproject.toml
-	$(COMPILE) --output-file requirements.txt
-	$(COMPILE) --constraint requirements.txt --extra local --output-file requirements-local.txt
-	$(COMPILE) --constraint requirements-local.txt --extra dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --output-file requirements.txt
+	$(COMPILE) pyproject.toml --constraint requirements.txt --extra local --output-file requirements-local.txt
+	$(COMPILE) pyproject.toml --constraint requirements-local.txt --extra dev --output-file requirements-dev.txt
 	$(COMPILE) --group tools --output-file requirements-tools.txt
 
 clean: ## Remove the virtual environment and caches; keeps .local/ with its users

@@ -96,6 +96,11 @@ def function_environment(*, state: Path, public_url: str, database_url: str) -> 
         "AUTH_SIGNING_KEYS": json.dumps(signing_keys),
         "AUTH_SECRET_KEYS": ",".join(keys.secret_keys),
         "AUTH_DOCS_ENABLED": "true",
+        # What the template refers to is not there.
+        "AUTH_DATABASE_SECRET_ARN": "",
+        "AUTH_SIGNING_KEYS_SECRET_ARN": "",
+        "AUTH_SECRET_KEYS_SECRET_ARN": "",
+        "AUTH_OUTBOX_QUEUE_URL": "",
     }
 
 

@@ -226,9 +226,12 @@ NOT_OURS = {
     "logs:putdataprotectionpolicy",
     "logs:putindexpolicy",
     "logs:putloggroupdeletionprotection",
+    "billing:getbillingviewdata",  # a budget over its own account's costs
     "s3:getobjectversion",
     "s3:rest.put.object",
     "s3files:listmounttargets",
+    "secretsmanager:replicatesecrettoregions",  # one region
+    "sns:putdataprotectionpolicy",  # no data protection policy
 }
 """What the resource providers name for features that the app does not use."""
 
