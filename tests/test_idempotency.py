@@ -74,6 +74,16 @@ class TestReplay:
         assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 2
         assert post(client, "/auth/logout", {"scope": "all"}, token=token, key="new").status_code == 401
 
+    def test_a_key_logs_out_each_session_for_itself(self, client: TestClient) -> None:
+        client.post("/auth/register", json=LOGIN)
+        tokens = [client.post("/auth/login", json=LOGIN).json()["access_token"] for _ in range(2)]
+        answers = [post(client, "/auth/logout", {"scope": "this"}, token=token) for token in tokens]
+
+        assert [answer.status_code for answer in answers] == [204, 204]
+        for token in tokens:
+            me = client.get("/auth/me", headers={"Authorization": f"Bearer {token}"})
+            assert me.json()["code"] == "session_ended"
+
     def test_a_silent_registration_is_replayed(
         self, make_client: Callable[..., TestClient], query: Query
     ) -> None:

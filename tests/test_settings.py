@@ -77,6 +77,7 @@ class TestLoad:
                 "AUTH_LOGIN_FAILURES_BEFORE_DELAY exceeds ..._BEFORE_LOCK",
             ),
             ("AUTH_SESSION_ABSOLUTE_LIFETIME", "301", "AUTH_SESSION_IDLE_LIFETIME exceeds"),
+            ("AUTH_SESSION_IDLE_LIFETIME", "600", "AUTH_ACCESS_TOKEN_LIFETIME exceeds"),
             ("AUTH_DOCS_ENABLED", "canary", "AUTH_DOCS_ENABLED: "),
         ],
     )
@@ -120,3 +121,21 @@ class TestSettings:
         for name in ("database_url", "signing_keys"):
             assert fields[name].default.get_secret_value() == ""
         assert fields["secret_keys"].default == ()
+
+
+class TestSecretArns:
+    """A secret's ARN stands in for its variable."""
+
+    @pytest.mark.parametrize(
+        ("variable", "arn"),
+        [
+            ("AUTH_DATABASE_URL", "AUTH_DATABASE_SECRET_ARN"),
+            ("AUTH_SECRET_KEYS", "AUTH_SECRET_KEYS_SECRET_ARN"),
+        ],
+    )
+    def test_either_will_do(self, monkeypatch: pytest.MonkeyPatch, variable: str, arn: str) -> None:
+        monkeypatch.setenv(variable, "")
+        with pytest.raises(ConfigurationError, match=f"{variable} is not set"):
+            load_settings()
+        monkeypatch.setenv(arn, "arn:aws:secretsmanager:eu-central-1:123456789012:secret:a-abcdef")
+        load_settings()

@@ -512,6 +512,12 @@ class TestLoadKeySet:
         ):
             load_key_set(settings(signing_keys="x", signing_keys_file=str(tmp_path)))
 
+    def test_the_variable_wins_over_the_secret(self) -> None:
+        text = serialize_key_set([jwk_of("ES256")])
+
+        loaded = load_key_set(settings(signing_keys=text, signing_keys_secret_arn=SECRET_ARN))
+        assert loaded.current.kid == jwk_of("ES256")["kid"]
+
     @pytest.mark.parametrize("name", ["missing.json", ".", "binary"])
     def test_an_unreadable_file_is_refused(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")

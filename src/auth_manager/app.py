@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from auth_manager import __version__
 from auth_manager.accounts.routes import router as accounts_router
+from auth_manager.aws.database_access import open_database_url
 from auth_manager.database import Database
 from auth_manager.login.routes import router as login_router
 from auth_manager.observability import count, trace
@@ -15,8 +16,8 @@ from auth_manager.passwords import Passwords
 from auth_manager.resources import Resources
 from auth_manager.sessions.routes import router as sessions_router
 from auth_manager.settings import Settings
-from auth_manager.signing_keys import load_key_set
-from auth_manager.tokens import AccessTokens, Cursors, RefreshTokens, SecretKeys
+from auth_manager.signing_keys import open_key_set
+from auth_manager.tokens import AccessTokens, Cursors, RefreshTokens, SecretKeys, load_secret_keys
 from auth_manager.web import problems
 from auth_manager.web.bodies import BodyLimits
 from auth_manager.web.calls import run_in_thread
@@ -38,27 +39,37 @@ def build_resources(
 
     Raises:
         ConfigurationError: a key is missing, weak, or made for a laptop.
+        ServiceUnavailable: a secret cannot be fetched now.
     """
-    signing_keys = load_key_set(settings, fetch_secret)
-    secret_keys = SecretKeys(settings.secret_keys)
+    signing_keys = open_key_set(settings, fetch_secret)
+    secret_keys = SecretKeys(load_secret_keys(settings, fetch_secret))
     return Resources(
         settings=settings,
-        database=Database(
-            settings.database_url.get_secret_value(),
-            pool_size=pool_size or settings.database_pool_size,
-            connect_timeout=settings.database_connect_timeout,
-            deadline=settings.database_deadline,
-            max_idle=settings.database_max_idle,
-            session_options=settings.database_session_options,
-            on_connect_failed=lambda: count("db_connection_failed"),
-            trace=lambda: trace("postgresql"),
-        ),
+        database=connect_database(settings, pool_size=pool_size, fetch_secret=fetch_secret),
         passwords=Passwords(settings),
         signing_keys=signing_keys,
         access_tokens=AccessTokens(signing_keys, issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(secret_keys),
         cursors=Cursors(secret_keys),
         idempotency_key=secret_keys.derive("idempotency")[0],
+    )
+
+
+def connect_database(
+    settings: Settings, *, pool_size: int | None = None, fetch_secret: Callable[[str], str] | None = None
+) -> Database:
+    """Build the pool alone, which is all that maintenance needs; as `build_resources`."""
+    source = open_database_url(settings, fetch_secret)
+    return Database(
+        source.url,
+        renewed_url=source.renewed_url,
+        pool_size=pool_size or settings.database_pool_size,
+        connect_timeout=settings.database_connect_timeout,
+        deadline=settings.database_deadline,
+        max_idle=settings.database_max_idle,
+        session_options=settings.database_session_options,
+        on_connect_failed=lambda: count("db_connection_failed"),
+        trace=lambda: trace("postgresql"),
     )
 
 

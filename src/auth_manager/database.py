@@ -162,8 +162,9 @@ class Database:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
+        renewed_url: Callable[[], str] | None = None,
         pool_size: int = 1,
         connect_timeout: float = 2.0,
         deadline: float = 4.0,
@@ -175,7 +176,9 @@ class Database:
         """Prepare a pool; nothing is opened yet.
 
         Args:
-            url: libpq connection URI.
+            url: libpq connection URI, or what returns it for each new connection.
+            renewed_url: asked after a refusal, as its password may have been changed; another URL than the
+                one refused is tried at once.
             pool_size: connections open at once, at most.
             connect_timeout: seconds for a connection to be ready.
             deadline: seconds for a whole transaction, connecting and waiting for a place included.
@@ -185,7 +188,8 @@ class Database:
             on_connect_failed: called once for each failed attempt to connect.
             trace: returns what surrounds each round trip, the wait for a connection included.
         """
-        self._url = url
+        self._url = url if callable(url) else lambda: url
+        self._renewed_url = renewed_url
         self._connect_timeout = connect_timeout
         self._deadline = deadline
         self._max_idle = max_idle
@@ -267,11 +271,24 @@ class Database:
             self._places.release()
 
     def _connect(self, deadline: float) -> _Connection:
+        """Open a connection; libpq has no SQLSTATE for a refusal, so each one may mean a new password."""
+        url = self._url()
+        try:
+            return self._connect_to(url, deadline)
+        except DeadlineExceeded:
+            raise
+        except psycopg2.OperationalError:
+            renewed = self._renewed_url() if self._renewed_url else url
+            if renewed == url:
+                raise
+            return self._connect_to(renewed, deadline)
+
+    def _connect_to(self, url: str, deadline: float) -> _Connection:
         """Open a connection. Looking up the server's name is the one wait that no deadline bounds."""
         deadline = min(deadline, time.monotonic() + self._connect_timeout)
         try:
             connection: _Connection = psycopg2.connect(
-                self._url,
+                url,
                 connection_factory=functools.partial(_Connection, deadline=deadline),
                 application_name="auth-manager",
                 client_encoding="UTF8",

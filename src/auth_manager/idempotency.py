@@ -146,6 +146,24 @@ def release(database: Database, held: Claim) -> None:
         )
 
 
+def delete_expired(connection: Connection, *, before: datetime, limit: int) -> int:
+    """Delete records that expired before a moment; return how many. What somebody works with is skipped."""
+    row = connection.fetch_one(
+        """
+        WITH expired AS (
+            SELECT key_hash FROM idempotency_keys WHERE expires_at < %(before)s
+            LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        ), deleted AS (
+            DELETE FROM idempotency_keys USING expired
+            WHERE idempotency_keys.key_hash = expired.key_hash RETURNING 1
+        )
+        SELECT count(*) AS deleted FROM deleted
+        """,
+        {"before": before, "limit": limit},
+    )
+    return int(row["deleted"]) if row else 0
+
+
 def _digest(secret: bytes, label: str, *parts: bytes) -> bytes:
     """HMAC-SHA256 over length-prefixed parts, so that no two lists of parts look alike."""
     mac = hmac.new(secret, label.encode(), hashlib.sha256)

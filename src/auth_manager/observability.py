@@ -30,6 +30,11 @@ METRICS = (
     "account_locked",
     "refresh_token_reused",
     "db_connection_failed",
+    "signing_key_load_failure",
+    "expired_rows_removed",
+    "outbox_relayed",
+    "outbox_failed",
+    "key_rotation_failed",
 )
 """Every metric, each a Count with the one dimension `service` (docs/operations.md)."""
 
@@ -120,12 +125,12 @@ def trace(name: str) -> Generator[None]:
         recorder.end_subsegment()
 
 
-def count(metric: str) -> None:
-    """Add one to a metric of METRICS."""
+def count(metric: str, value: int = 1) -> None:
+    """Add to a metric of METRICS."""
     if metric not in METRICS:
         raise ValueError(f"{metric} is not a documented metric")
     if _Telemetry.metrics is not None:
-        _Telemetry.metrics.add_metric(name=metric, unit="Count", value=1)
+        _Telemetry.metrics.add_metric(name=metric, unit="Count", value=value)
 
 
 def flush_metrics() -> None:

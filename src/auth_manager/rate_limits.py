@@ -92,6 +92,32 @@ def clear(connection: Connection, key: str) -> None:
     connection.add("DELETE FROM rate_limits WHERE key = %(key)s", {"key": key})
 
 
+def delete_meaningless(connection: Connection, *, before: datetime, limit: int) -> int:
+    """Delete counters that count like none at all since a moment; return how many.
+
+    That is: attempts whose window was over, and runs of no failure, neither of them blocked. A run of
+    failures never gets old, for an account or for an identifier that nobody has: a lock-out that expired
+    would give its guesses back (ASVS 6.3.1), and one that expired for unknown identifiers alone would tell
+    which those are (ASVS 6.3.8).
+    """
+    row = connection.fetch_one(
+        """
+        WITH meaningless AS (
+            SELECT key FROM rate_limits
+            WHERE updated_at < %(before)s
+              AND (window_ends_at < %(before)s OR window_ends_at IS NULL AND count = 0)
+              AND (blocked_until IS NULL OR blocked_until < %(before)s)
+            LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        ), deleted AS (
+            DELETE FROM rate_limits USING meaningless WHERE rate_limits.key = meaningless.key RETURNING 1
+        )
+        SELECT count(*) AS deleted FROM deleted
+        """,
+        {"before": before, "limit": limit},
+    )
+    return int(row["deleted"]) if row else 0
+
+
 def seconds_until(moment: datetime, now: datetime) -> int:
     """Return the whole seconds for a Retry-After header, at least one."""
     return max(1, math.ceil((moment - now).total_seconds()))

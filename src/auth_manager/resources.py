@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from auth_manager.cached_secret import CachedSecret
 from auth_manager.database import Database
 from auth_manager.passwords import Passwords
 from auth_manager.settings import Settings
@@ -16,7 +17,7 @@ class Resources:
     settings: Settings
     database: Database
     passwords: Passwords
-    signing_keys: KeySet
+    signing_keys: CachedSecret[KeySet]
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
     cursors: Cursors

@@ -3,6 +3,7 @@
 docs/settings.md describes every field; a test holds the two together.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -18,6 +19,22 @@ MINIMUM_DISTINCT_CHARACTERS = 10
 
 LOCAL_KEY_MARK = "local-"
 """Marks keys that `make local` generated: they never start a deployment."""
+
+
+def refuse_weak_secrets(keys: Sequence[SecretStr]) -> None:
+    """ASVS 11.2.3: fail at start, and say why, rather than run with a weak secret. Raises ValueError."""
+    for key in keys:
+        plain = key.get_secret_value()
+        if len(plain.encode()) < MINIMUM_SECRET_BYTES:
+            raise ValueError(f"a key is under {MINIMUM_SECRET_BYTES} bytes")
+        if len(set(plain)) < MINIMUM_DISTINCT_CHARACTERS:
+            raise ValueError("a key is not random")
+
+
+def refuse_local_secrets(keys: Sequence[SecretStr]) -> None:
+    """Refuse what `make local` generated. Raises ValueError."""
+    if any(key.get_secret_value().startswith(LOCAL_KEY_MARK) for key in keys):
+        raise ValueError("AUTH_SECRET_KEYS has a key made for local mode")
 
 
 class Settings(BaseSettings):
@@ -41,6 +58,8 @@ class Settings(BaseSettings):
     database_deadline: float = Field(default=4.0, gt=0, le=25)
     database_max_idle: float = Field(default=240.0, gt=0)
     database_session_options: bool = True
+    database_secret_arn: str = ""
+    database_iam: bool = False
 
     # Keys
     signing_keys: SecretStr = SecretStr("")
@@ -48,6 +67,7 @@ class Settings(BaseSettings):
     signing_keys_secret_arn: str = ""
     signing_algorithm: Literal["RS256", "ES256"] = "RS256"
     secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    secret_keys_secret_arn: str = ""
 
     # Tokens and sessions
     audience: str = "auth-manager"
@@ -59,11 +79,16 @@ class Settings(BaseSettings):
 
     # Accounts and passwords
     require_verified_email: bool = False
+    reveal_unverified_email: bool = True
     password_minimum_length: int = Field(default=12, ge=8, le=64)
     argon2_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
     argon2_time_cost: int = Field(default=2, ge=2, le=20)
     argon2_parallelism: int = Field(default=1, ge=1, le=8)
     hash_concurrency: int = Field(default=4, ge=1, le=64)
+
+    # Messages and maintenance
+    outbox_queue_url: str = ""
+    session_retention: int = Field(default=30 * 86_400, ge=0)
 
     # Limits
     login_failures_before_delay: int = Field(default=10, ge=3, le=100)
@@ -91,13 +116,7 @@ class Settings(BaseSettings):
     @field_validator("secret_keys")
     @classmethod
     def _refuse_weak_secrets(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        """ASVS 11.2.3: fail at start, and say why, rather than run with a weak secret."""
-        for key in keys:
-            plain = key.get_secret_value()
-            if len(plain.encode()) < MINIMUM_SECRET_BYTES:
-                raise ValueError(f"a key is under {MINIMUM_SECRET_BYTES} bytes")
-            if len(set(plain)) < MINIMUM_DISTINCT_CHARACTERS:
-                raise ValueError("a key is not random")
+        refuse_weak_secrets(keys)
         return keys
 
     @model_validator(mode="after")
@@ -106,22 +125,23 @@ class Settings(BaseSettings):
             raise ValueError("AUTH_LOGIN_FAILURES_BEFORE_DELAY exceeds ..._BEFORE_LOCK")
         if self.session_idle_lifetime > self.session_absolute_lifetime:
             raise ValueError("AUTH_SESSION_IDLE_LIFETIME exceeds AUTH_SESSION_ABSOLUTE_LIFETIME")
+        if self.access_token_lifetime > self.session_idle_lifetime:
+            raise ValueError("AUTH_ACCESS_TOKEN_LIFETIME exceeds AUTH_SESSION_IDLE_LIFETIME")
         return self
 
     @model_validator(mode="after")
     def _refuse_an_unsafe_start(self) -> Self:
         """ASVS 6.3.2: no default secret; nothing made for a laptop outside it."""
-        if not self.database_url.get_secret_value():
-            raise ValueError("AUTH_DATABASE_URL is not set")
-        if not self.secret_keys:
+        if not self.database_url.get_secret_value() and not self.database_secret_arn:
+            raise ValueError("AUTH_DATABASE_URL is not set, and no AUTH_DATABASE_SECRET_ARN")
+        if not self.secret_keys and not self.secret_keys_secret_arn:
             raise ValueError("AUTH_SECRET_KEYS is not set; `auth-manager keys generate` makes one")
         if not self.public_url.startswith(("https://", "http://")):
             raise ValueError("AUTH_PUBLIC_URL must be an http(s) URL")
         if self.mode == "deployed":
             if not self.public_url.startswith("https://"):
                 raise ValueError("AUTH_PUBLIC_URL must be an https:// URL outside local mode")
-            if any(k.get_secret_value().startswith(LOCAL_KEY_MARK) for k in self.secret_keys):
-                raise ValueError("AUTH_SECRET_KEYS has a key made for local mode")
+            refuse_local_secrets(self.secret_keys)
         return self
 
     @property

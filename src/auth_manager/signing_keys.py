@@ -10,6 +10,7 @@ own, so it is there to find a damaged key, not a hostile one.
 """
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from auth_manager.cached_secret import CachedSecret
 from auth_manager.errors import ConfigurationError
 from auth_manager.settings import Settings
 
@@ -143,15 +145,20 @@ class KeySet:
         return {"keys": [key.public_jwk for key in self.keys]}
 
 
-def load_key_set(settings: Settings, fetch_secret: Callable[[str], str] | None = None) -> KeySet:
-    """Read the keys from the one source that is set: variable, file, or secret.
+def open_key_set(
+    settings: Settings, fetch_secret: Callable[[str], str] | None = None
+) -> CachedSecret[KeySet]:
+    """Return the keys from the one source that is set; those of a secret are followed as they rotate.
+
+    AUTH_SIGNING_KEYS wins over a secret, so that a laptop needs nothing but a variable.
 
     Args:
         settings: says where the keys are, which algorithm signs, and whether this is a laptop.
-        fetch_secret: returns the text of the secret with a given ARN; what it raises passes through.
+        fetch_secret: returns the text of the secret with a given ARN.
 
     Raises:
         ConfigurationError: naming the variable and the reason, never any key material.
+        ServiceUnavailable: the secret cannot be fetched now.
     """
     sources = {
         "AUTH_SIGNING_KEYS": settings.signing_keys.get_secret_value(),
@@ -161,21 +168,30 @@ def load_key_set(settings: Settings, fetch_secret: Callable[[str], str] | None =
     given = [name for name, value in sources.items() if value]
     if not given:
         raise ConfigurationError(f"no signing key: set one of {', '.join(sources)}")
+    if given == ["AUTH_SIGNING_KEYS", "AUTH_SIGNING_KEYS_SECRET_ARN"]:
+        given.pop()
     if len(given) > 1:
         raise ConfigurationError(f"{' and '.join(given)} are both set; one must be")
     [name] = given
+
+    def read(text: str) -> KeySet:
+        try:
+            return parse_key_set(text, algorithm=settings.signing_algorithm, local=settings.is_local)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}: {error}") from None
+
     if name == "AUTH_SIGNING_KEYS_SECRET_ARN":
         if fetch_secret is None:
             raise ConfigurationError(f"{name}: secrets cannot be read here")
-        text = fetch_secret(sources[name])
-    elif name == "AUTH_SIGNING_KEYS_FILE":
-        text = _read_file(name, Path(sources[name]))
-    else:
-        text = sources[name]
-    try:
-        return parse_key_set(text, algorithm=settings.signing_algorithm, local=settings.is_local)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
+        return CachedSecret(functools.partial(fetch_secret, sources[name]), read)
+    if name == "AUTH_SIGNING_KEYS_FILE":
+        return CachedSecret.fixed(read(_read_file(name, Path(sources[name]))))
+    return CachedSecret.fixed(read(sources[name]))
+
+
+def load_key_set(settings: Settings, fetch_secret: Callable[[str], str] | None = None) -> KeySet:
+    """Return the keys as they are now; as `open_key_set`."""
+    return open_key_set(settings, fetch_secret).get()
 
 
 def parse_key_set(text: str, *, algorithm: Algorithm, local: bool) -> KeySet:

@@ -11,17 +11,26 @@ nothing sealed for one purpose opens for another.
 
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 from uuid import UUID
 
 from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
 from pydantic import SecretStr
 
-from auth_manager.errors import FieldError, InvalidFields, InvalidRefreshToken, InvalidToken
-from auth_manager.signing_keys import KeySet, SigningKey, decode_base64url, encode_base64url
+from auth_manager.cached_secret import CachedSecret
+from auth_manager.errors import (
+    ConfigurationError,
+    FieldError,
+    InvalidFields,
+    InvalidRefreshToken,
+    InvalidToken,
+)
+from auth_manager.settings import Settings, refuse_local_secrets, refuse_weak_secrets
+from auth_manager.signing_keys import Algorithm, KeySet, SigningKey, decode_base64url, encode_base64url
 
 ACCESS_TOKEN_TYPE = "at+jwt"  # noqa: S105 -- a media type (RFC 9068 section 2.1)
 
@@ -62,18 +71,18 @@ class IssuedAccessToken:
 
 
 class AccessTokens:
-    """Issues and verifies access tokens. Built once: verifying then costs one signature check.
+    """Issues and verifies access tokens: with one set of keys, verifying costs one signature check.
 
     Args:
-        key_set: the current key signs, all verify.
+        keys: the current key signs, all verify; a secret's are followed as they rotate.
         issuer: the exact `iss`.
         audience: the exact `aud`.
     """
 
-    def __init__(self, key_set: KeySet, *, issuer: str, audience: str) -> None:
-        self._current = key_set.current
-        self._keys_by_header = {_encode_header(key): key for key in key_set.keys}
-        self._jws = PyJWS(algorithms=list({key.algorithm for key in key_set.keys}))
+    def __init__(self, keys: KeySet | CachedSecret[KeySet], *, issuer: str, audience: str) -> None:
+        self._keys = CachedSecret[KeySet].fixed(keys) if isinstance(keys, KeySet) else keys
+        self._prepared = _PreparedKeys(self._keys.get())
+        self._jws = PyJWS(algorithms=get_args(Algorithm))
         self._issuer = issuer
         self._audience = audience
 
@@ -109,13 +118,14 @@ class AccessTokens:
             "scope": scope,
             "roles": list(roles),
         }
-        if self._current.private_key is None:
+        current = self._prepare(self._keys.get()).current
+        if current.private_key is None:
             raise ValueError("the current key only verifies")
         token = self._jws.encode(
             json.dumps(claims, separators=(",", ":")).encode(),
-            self._current.private_key,
-            algorithm=self._current.algorithm,
-            headers=_header(self._current),
+            current.private_key,
+            algorithm=current.algorithm,
+            headers=_header(current),
             sort_headers=True,
         )
         return IssuedAccessToken(token, expires_in)
@@ -129,7 +139,7 @@ class AccessTokens:
         if len(token) > MAXIMUM_TOKEN_LENGTH or token.count(".") != 2:  # noqa: PLR2004 -- RFC 7515 section 3.1
             raise InvalidToken
         header, payload, signature = token.split(".")
-        key = self._keys_by_header.get(header)
+        key = self._find_key(header)
         if key is None:
             raise InvalidToken
         try:
@@ -139,6 +149,21 @@ class AccessTokens:
         except (ValueError, PyJWTError):
             raise InvalidToken from None
         return self._read_claims(_parse_claims(content), now.timestamp())
+
+    def _find_key(self, header: str) -> SigningKey | None:
+        """Look a header up; one of our form with a kid that is not known may be of a younger set of keys."""
+        known = self._prepare(self._keys.get()).by_header
+        key = known.get(header)
+        if key is None and len(header) in {len(ours) for ours in known}:
+            key = self._prepare(self._keys.refresh()).by_header.get(header)
+        return key
+
+    def _prepare(self, key_set: KeySet) -> "_PreparedKeys":
+        """Return the tables of a key set, made once for each; threads that meet here make the same."""
+        prepared = self._prepared
+        if prepared.key_set is not key_set:
+            prepared = self._prepared = _PreparedKeys(key_set)
+        return prepared
 
     def _read_claims(self, claims: dict[str, object], now: float) -> AccessClaims:
         """Check what RFC 9068 section 4 demands, with types as strict as `issue` writes them."""
@@ -166,6 +191,15 @@ class AccessTokens:
         )
 
 
+class _PreparedKeys:
+    """A key set as issuing and verifying need it."""
+
+    def __init__(self, key_set: KeySet) -> None:
+        self.key_set = key_set
+        self.current = key_set.current
+        self.by_header = {_encode_header(key): key for key in key_set.keys}
+
+
 def derive_key(secret: bytes, purpose: str) -> bytes:
     """Return the 32-byte key of one purpose: HKDF-SHA256 without salt, `purpose` as info (RFC 5869).
 
@@ -187,6 +221,36 @@ class SecretKeys:
     def derive(self, purpose: str) -> tuple[bytes, ...]:
         """Return the keys of one purpose, 32 bytes each, the one that signs first."""
         return tuple(derive_key(secret, purpose) for secret in self._secrets)
+
+
+def load_secret_keys(
+    settings: Settings, fetch_secret: Callable[[str], str] | None = None
+) -> tuple[SecretStr, ...]:
+    """Return AUTH_SECRET_KEYS, or what its secret has: keys separated by commas, or {"keys": [...]}.
+
+    Raises:
+        ConfigurationError: they are missing, weak, or made for a laptop; never with a key.
+        ServiceUnavailable: the secret cannot be fetched now.
+    """
+    if settings.secret_keys:
+        return settings.secret_keys
+    name = "AUTH_SECRET_KEYS_SECRET_ARN"
+    if fetch_secret is None:
+        raise ConfigurationError(f"{name}: secrets cannot be read here")
+    text = CachedSecret(lambda: fetch_secret(settings.secret_keys_secret_arn), str).get()
+    try:
+        listed = json.loads(text)["keys"] if text.lstrip().startswith("{") else text.split(",")
+        keys = tuple(SecretStr(key.strip()) for key in listed if key.strip())
+        refuse_weak_secrets(keys)
+        if not settings.is_local:
+            refuse_local_secrets(keys)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        raise ConfigurationError(f'{name}: neither keys separated by commas nor {{"keys": [...]}}') from None
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    if not keys:
+        raise ConfigurationError(f"{name}: there is no key in it")
+    return keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ class TestRegister:
             ({"display_name": {"canary": 1}}, "/display_name", "string_type"),
             ({"attributes": ["canary"]}, "/attributes", "dict_type"),
             ({"attributes": {"canary": "x" * 4096}}, "/attributes", "attributes_too_large"),
+            ({"attributes": {"canary": [9e307] * 20}}, "/attributes", "attributes_too_large"),
             ({"role": "canary"}, "", "unknown_field"),
             ({"roles": ["admin"]}, "", "unknown_field"),
             ({"user_id": str(uuid4())}, "", "unknown_field"),

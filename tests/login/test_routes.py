@@ -155,12 +155,25 @@ class TestTokens:
 
     def test_no_lifetime_passes_the_end_of_the_session(self, make_client: Callable[..., TestClient]) -> None:
         client = make_client(
-            access_token_lifetime=900, session_idle_lifetime=300, session_absolute_lifetime=600
+            access_token_lifetime=600, session_idle_lifetime=600, session_absolute_lifetime=600
         )
         client.post("/auth/register", json=LOGIN)
         answer = log_in(client)
         assert answer["expires_in"] == 600
-        assert answer["refresh_expires_in"] == 300
+        assert answer["refresh_expires_in"] == 600
+
+    def test_refreshing_does_not_pass_it_either(
+        self, make_client: Callable[..., TestClient], query: Query
+    ) -> None:
+        client = make_client(
+            access_token_lifetime=600, session_idle_lifetime=600, session_absolute_lifetime=600
+        )
+        client.post("/auth/register", json=LOGIN)
+        token = log_in(client)["refresh_token"]
+        query("UPDATE sessions SET expires_at = now() + interval '5 minutes' RETURNING 1")
+        answer = client.post("/auth/refresh", json={"refresh_token": token}).json()
+        assert 290 <= answer["expires_in"] <= 300
+        assert 290 <= answer["refresh_expires_in"] <= 300
 
 
 class TestRefusals:
@@ -200,6 +213,15 @@ class TestRefusals:
         assert log_in(client, 403)["code"] == "email_not_verified"
         query("UPDATE accounts SET email_verified_at = now() RETURNING 1")
         assert log_in(client)["user"]["email_verified"] is True
+
+    def test_an_unverified_address_can_be_hidden(self, make_client: Callable[..., TestClient]) -> None:
+        """Otherwise registering an address and logging in tells whether it was free."""
+        client = make_client(require_verified_email=True, reveal_unverified_email=False)
+        client.post("/auth/register", json=LOGIN)
+        right, wrong = log_in(client, 401), log_in(client, 401, password="not the password")
+
+        assert right | {"request_id": ""} == wrong | {"request_id": ""}
+        assert right["code"] == "invalid_credentials"
 
     @pytest.mark.usefixtures("user")
     def test_a_password_over_the_limit_is_only_wrong(self, client: TestClient) -> None:

@@ -233,7 +233,9 @@ class TestRaces:
             enter(replace(limited, passwords=passwords))
         assert query("SELECT id FROM sessions") == []
         assert query("SELECT id FROM refresh_lines") == []
-        assert query("SELECT id FROM audit_events WHERE event = 'logged_in' AND outcome = 'success'") == []
+        assert query("SELECT outcome, reason FROM audit_events WHERE event = 'logged_in'") == [
+            {"outcome": "failure", "reason": "invalid_credentials"}
+        ]
         counters = query("SELECT count FROM rate_limits WHERE key LIKE 'login:account:%%'")
         assert [row["count"] for row in counters] == [1]
 

@@ -25,9 +25,6 @@ from auth_manager.resources import Resources
 from auth_manager.web.calls import run_inline
 
 PASSWORD = "a long and dull passphrase"
-EXTERNAL_TOOLS = {"GET /docs", "GET /openapi.json"}
-"""Not in the OpenAPI description of itself; without I/O."""
-
 BUDGET = {
     "GET /health": 0,
     "GET /health/ready": 1,
@@ -48,6 +45,7 @@ BUDGET = {
     "POST /auth/login, unknown user": 2,
     "POST /auth/login, limited": 1,
     "POST /auth/login, idempotent": 3,
+    "POST /auth/login, idempotent and wrong": 4,
     "POST /auth/refresh": 1,
     "POST /auth/refresh, repeated": 1,
     "POST /auth/refresh, reused": 2,
@@ -180,6 +178,9 @@ SCENARIOS: dict[str, Scenario] = {
     "POST /auth/login, limited": limited_login,
     "POST /auth/login, idempotent": lambda api, measured: measured(
         200, *LOG_IN, json=api.register(), headers=IDEMPOTENT
+    ),
+    "POST /auth/login, idempotent and wrong": lambda api, measured: measured(
+        401, *LOG_IN, json={**api.register(), "password": "not that one"}, headers=IDEMPOTENT
     ),
     "POST /auth/refresh": lambda api, measured: measured(
         200, *REFRESH, json={"refresh_token": api.log_in()["refresh_token"]}

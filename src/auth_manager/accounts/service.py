@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from auth_manager import audit, outbox, rate_limits
@@ -37,7 +38,7 @@ class Registration:
     """What a person sends to register, as typed."""
 
     email: str
-    password: str
+    password: str = field(repr=False)
     username: str | None = None
     display_name: str | None = None
     attributes: dict[str, Any] | None = None
@@ -175,9 +176,18 @@ def _check(resources: Resources, registration: Registration) -> tuple[str, str |
 
 def _attribute_errors(attributes: dict[str, Any] | None) -> list[FieldError]:
     size = len(json.dumps(attributes or {}, separators=(",", ":"), ensure_ascii=False).encode())
-    if size <= MAXIMUM_ATTRIBUTES:
+    if size + _growth(attributes) <= MAXIMUM_ATTRIBUTES:
         return []
     return [FieldError("/attributes", "attributes_too_large", f"Over {MAXIMUM_ATTRIBUTES} bytes as JSON.")]
+
+
+def _growth(value: object) -> int:
+    """Count the bytes that numbers gain in the database, which writes 9e307 with all its zeros."""
+    if isinstance(value, float):
+        return len(format(Decimal(repr(value)), "f")) - len(repr(value))
+    if isinstance(value, dict):
+        return sum(_growth(item) for item in value.values())
+    return sum(_growth(item) for item in value) if isinstance(value, list) else 0
 
 
 def _reserve_registration(resources: Resources, origin: Origin) -> None:

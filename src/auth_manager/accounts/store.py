@@ -1,6 +1,6 @@
 """SQL of the accounts and account_roles tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ class NewAccount:
     username_normalized: str | None
     display_name: str | None
     attributes: dict[str, Any]
-    password_hash: str
+    password_hash: str = field(repr=False)
     created_at: datetime
 
     def as_account(self) -> Account:

@@ -5,6 +5,8 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -21,10 +23,16 @@ from auth_manager.audit import Origin
 from auth_manager.errors import AuthError, ConfigurationError
 from auth_manager.ids import new_id
 from auth_manager.login import service as login_service
+from auth_manager.resources import Resources
 from auth_manager.settings import load_settings
 from auth_manager.signing_keys import Algorithm, generate_signing_key, serialize_key_set
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run and look after Auth Manager.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Run and look after Auth Manager.",
+)
 migrate_app = typer.Typer(invoke_without_command=True, help="Apply database migrations.")
 keys_app = typer.Typer(no_args_is_help=True, help="Signing and secret keys.")
 app.add_typer(migrate_app, name="migrate")
@@ -166,23 +174,29 @@ def create_user(
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
     registration = Registration(email=email, password=password, username=username)
     roles = ("admin",) if admin else ()
-    resources = build_resources(load_settings(), pool_size=1)
-    try:
+    with _migrated_resources() as resources:
         account = accounts_service.create_verified(resources, _operator(), registration, roles=roles)
-    finally:
-        resources.database.close()
     output.print(f"created {account.id}", highlight=False)
 
 
 @app.command()
 def unlock(identifier: Annotated[str, typer.Argument(help="E-mail address or username.")]) -> None:
     """Forget an account's failed logins, so that its owner can try again at once."""
+    with _migrated_resources() as resources:
+        login_service.unlock(resources, _operator(), identifier)
+    output.print("unlocked")
+
+
+@contextmanager
+def _migrated_resources() -> Generator[Resources]:
+    """Build what services work with, over a database that is at this version."""
     resources = build_resources(load_settings(), pool_size=1)
     try:
-        login_service.unlock(resources, _operator(), identifier)
+        if not migrate.is_current(resources.database):
+            raise ConfigurationError("the database is not at this version; run `auth-manager migrate`")
+        yield resources
     finally:
         resources.database.close()
-    output.print("unlocked")
 
 
 def _ask_password() -> str:

@@ -7,8 +7,10 @@ first, and whatever is wrong with it gets an answer of ours (docs/decisions/0008
 
 import base64
 import binascii
-import json
+import contextlib
+import logging
 import re
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +18,11 @@ from typing import Any
 from auth_manager import observability
 from auth_manager.app import build_resources, create_app
 from auth_manager.aws.secrets import fetch_secret
-from auth_manager.settings import load_settings
+from auth_manager.errors import AuthError, MalformedRequest, ServiceUnavailable
+from auth_manager.settings import Settings, load_settings
 from auth_manager.web.calls import run_inline
 from auth_manager.web.envelope import request_id_of
+from auth_manager.web.problems import problem
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="There is no current event loop", category=DeprecationWarning)
@@ -38,33 +42,82 @@ class HostileEvent(ValueError):
     """An event that no well-behaved client causes."""
 
 
-def _build() -> Callable[[Any, Any], Answer]:
+class _Service:
+    """The application, built when the sandbox starts, or as soon as its secrets can be read.
+
+    A configuration that is wrong refuses the start. Secrets that cannot be read are no reason to: Lambda
+    would start the same sandbox over and over, and answer 500 meanwhile. Every event is answered 503 instead.
+    """
+
+    RETRY_AFTER = 1.0
+    """Seconds between two attempts to start."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._mangum: Mangum | None = None
+        self._tried_at = float("-inf")
+        with contextlib.suppress(ServiceUnavailable):
+            self.get()
+
+    def get(self) -> Mangum:
+        """Return the application.
+
+        Raises:
+            ServiceUnavailable: it cannot start yet.
+            ConfigurationError: it never will.
+        """
+        if self._mangum is None:
+            if self._clock() - self._tried_at < self.RETRY_AFTER:
+                raise ServiceUnavailable
+            try:
+                self._mangum = self._start()
+            except ServiceUnavailable:
+                observability.log_event("start_postponed", level=logging.ERROR)
+                raise
+            finally:
+                self._tried_at = self._clock()
+        return self._mangum
+
+    def _start(self) -> Mangum:
+        resources = build_resources(self._settings, pool_size=1, fetch_secret=fetch_secret)
+        app = create_app(resources, runner=run_inline)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="There is no current event loop", category=DeprecationWarning
+            )
+            return Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+
+
+def build_handler() -> Callable[[Any, Any], Answer]:
+    """Read the environment and start.
+
+    Raises:
+        ConfigurationError: a setting or a key is missing, weak or contradictory.
+    """
     settings = load_settings()
     observability.configure_logging(settings)
     observability.enable_metrics()
-    app = create_app(build_resources(settings, pool_size=1, fetch_secret=fetch_secret), runner=run_inline)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="There is no current event loop", category=DeprecationWarning
-        )
-        mangum = Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+    tracer = observability.enable_tracing() if settings.tracing_enabled else None
+    service = _Service(settings)
 
     def handle(event: Any, context: Any) -> Answer:  # noqa: ANN401 -- Lambda's own types
         """Answer one event of API Gateway's payload format 2.0."""
         identifier = request_id_of(event)
         token = observability.request_id.set(identifier)
         try:
-            return mangum(_check(event, identifier), context)
+            return service.get()(_check(event, identifier), context)
         except HostileEvent as error:
             observability.log_event("hostile_event", reason=str(error))
-            return _refusal(identifier)
+            return _refusal(MalformedRequest(), identifier)
+        except ServiceUnavailable as error:
+            return _refusal(error, identifier)
         finally:
             observability.flush_metrics()
             observability.request_id.reset(token)
 
-    if not settings.tracing_enabled:
+    if tracer is None:
         return handle
-    tracer = observability.enable_tracing()
     return tracer.capture_lambda_handler(handle, capture_response=False, capture_error=False)
 
 
@@ -143,27 +196,20 @@ def _encodable(text: str) -> None:
         raise HostileEvent("a lone surrogate") from None
 
 
-def _refusal(identifier: str) -> Answer:
-    """Answer 400 as problem+json, in the form API Gateway takes; other callers can read it too."""
-    body = {
-        "type": "urn:auth-manager:problem:malformed_request",
-        "title": "The request is malformed.",
-        "status": 400,
-        "detail": "The request is malformed.",
-        "code": "malformed_request",
-        "request_id": identifier,
-    }
+def _refusal(error: AuthError, identifier: str) -> Answer:
+    """Answer with problem+json without the application, in the form that API Gateway takes."""
+    response = problem(error)
     return {
-        "statusCode": 400,
+        "statusCode": response.status_code,
         "headers": {
-            "content-type": "application/problem+json",
+            **response.headers,
             "cache-control": "no-store",
             "x-request-id": identifier,
             "x-content-type-options": "nosniff",
         },
-        "body": json.dumps(body),
+        "body": bytes(response.body).decode(),
         "isBase64Encoded": False,
     }
 
 
-handler = _build()
+handler = build_handler()

@@ -57,24 +57,29 @@ def log_in(
     if account.disabled_at is not None:
         raise _fail(resources, origin, attempt, AccountDisabled())
     if resources.settings.require_verified_email and account.email_verified_at is None:
-        raise _fail(resources, origin, attempt, EmailNotVerified())
+        # Who registers an address and then logs in with that password learns by a 403 that it was free.
+        reveal = resources.settings.reveal_unverified_email
+        raise _fail(resources, origin, attempt, EmailNotVerified() if reveal else InvalidCredentials())
 
     session, line = new_session(resources, origin, account.id, amr=PASSWORD_AMR, acr=SINGLE_FACTOR_ACR)
     tokens = issue_tokens(resources, origin, session=session, line=line, account=account)
-    with resources.database.one_trip() as connection:
-        rate_limits.give_back(connection, _address_key(origin))
-        rate_limits.clear(connection, rate_limits.account_key(account.id))
-        if verification.new_hash:
-            accounts_store.upgrade_password_hash(
-                connection,
-                account.id,
-                new_hash=verification.new_hash,
-                password_changed_at=attempt.password_changed_at,
-            )
-        sessions_store.insert(connection, session, line, password_changed_at=attempt.password_changed_at)
-        audit.append(connection, "logged_in", origin, account_id=account.id, session_id=session.id)
-        if record:
-            record(connection, tokens)
+    try:
+        with resources.database.one_trip() as connection:
+            rate_limits.give_back(connection, _address_key(origin))
+            rate_limits.clear(connection, rate_limits.account_key(account.id))
+            if verification.new_hash:
+                accounts_store.upgrade_password_hash(
+                    connection,
+                    account.id,
+                    new_hash=verification.new_hash,
+                    password_changed_at=attempt.password_changed_at,
+                )
+            sessions_store.insert(connection, session, line, password_changed_at=attempt.password_changed_at)
+            audit.append(connection, "logged_in", origin, account_id=account.id, session_id=session.id)
+            if record:
+                record(connection, tokens)
+    except InvalidCredentials as error:  # the account changed while the password was being checked
+        raise _fail(resources, origin, attempt, error, guessed=True) from None
     count("login_succeeded")
     log_event("login_succeeded", account_id=account.id, session_id=session.id)
     return tokens

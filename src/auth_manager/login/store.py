@@ -1,6 +1,6 @@
 """The one statement that starts every login: reserve an attempt, then read what to check it against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from auth_manager.accounts import Account
@@ -18,7 +18,7 @@ class Attempt:
     """
 
     account: Account | None
-    password_hash: str | None
+    password_hash: str | None = field(repr=False)
     password_changed_at: datetime | None
     failures: int
     retry_at: datetime | None

@@ -93,6 +93,8 @@ CREATE TABLE outbox (
     created_at timestamptz NOT NULL,
     CONSTRAINT outbox_pkey PRIMARY KEY (id)
 );
+CREATE INDEX outbox_by_account ON outbox (account_id);
+CREATE INDEX outbox_by_recipient ON outbox (lower(recipient));
 
 -- Idempotency-Key (24 h). The answer is encrypted with a key derived from the client's key, of which only a
 -- hash is here: a copy of this table reveals no token.

@@ -153,8 +153,9 @@ async def log_out(
 ) -> Response:
     """End this session (the default, also without a body), the others, or all."""
     scope = body.scope if body else "this"
+    subject = f"{claims.sub} {claims.sid}"  # another session's log-out is another request
     return await answer_once(
-        call, request, idempotency_key, str(claims.sub), _nothing, service.log_out, claims, scope
+        call, request, idempotency_key, subject, _nothing, service.log_out, claims, scope
     )
 
 

@@ -1,7 +1,7 @@
 """Staying logged in, looking at one's sessions, logging out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 from uuid import UUID
@@ -35,9 +35,9 @@ LogOutScope = Literal["this", "others", "all"]
 class TokenGrant:
     """What a signed-in client gets. Lifetimes in seconds from now."""
 
-    access_token: str
+    access_token: str = field(repr=False)
     expires_in: int
-    refresh_token: str
+    refresh_token: str = field(repr=False)
     refresh_expires_in: int
     session_id: UUID
     account: Account

@@ -81,7 +81,7 @@ def _check(resources: Resources, _origin: Origin) -> dict[str, str]:
     """Raise for the first part that fails, naming it."""
     if not is_current(resources.database):
         raise NotReady("migrations: the database is not at this version; run `auth-manager migrate`.")
-    if not resources.signing_keys.current.works():
+    if not resources.signing_keys.get().current.works():
         raise NotReady("signing_key: the current key does not sign what it verifies.")
     return {"database": "ok", "migrations": "ok", "signing_key": "ok"}
 
@@ -94,7 +94,7 @@ def _check(resources: Resources, _origin: Origin) -> dict[str, str]:
 )
 async def jwks(call: CurrentCall) -> Response:
     """Return the next, current and previous keys, public parts only."""
-    return _cacheable(respond((200, json.dumps(call.resources.signing_keys.public_jwks()).encode())))
+    return _cacheable(respond((200, json.dumps(call.resources.signing_keys.get().public_jwks()).encode())))
 
 
 @router.get(

@@ -1,0 +1,163 @@
+"""Requests to AWS, signed with Signature Version 4 and sent over http.client.
+
+Only for what a cold start or a new connection waits for: importing boto3 and building one client costs as
+much as FastAPI, this an eighth of it (docs/decisions/0012-secrets-at-cold-start.md). Everything else uses
+boto3. tests/aws/test_signature_v4.py holds every signature against botocore's own.
+
+Source: AWS General Reference, "Signing AWS API requests".
+"""
+
+import hashlib
+import hmac
+import http.client
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_EMPTY_BODY = hashlib.sha256(b"").hexdigest()
+
+
+class AwsRefused(Exception):
+    """AWS answered with an error, or not at all; `code` is its name for it, "" without an answer."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a Lambda sandbox finds in its environment."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+def environment_credentials() -> Credentials | None:
+    """Return the credentials of the environment, None where they come from elsewhere (a profile, a role)."""
+    access_key = os.environ.get("AWS_ACCESS_KEY_ID")
+    secret_key = os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not access_key or not secret_key:
+        return None
+    return Credentials(access_key, secret_key, os.environ.get("AWS_SESSION_TOKEN") or None)
+
+
+def call_json(
+    service: str,
+    target: str,
+    payload: Mapping[str, object],
+    *,
+    region: str,
+    credentials: Credentials,
+    now: datetime,
+    timeout: float,
+) -> dict[str, Any]:
+    """POST one action of a JSON 1.1 protocol service; AWS_ENDPOINT_URL is honoured.
+
+    Args:
+        service: its endpoint prefix, which is also its signing name.
+        target: the X-Amz-Target.
+        payload: the action's input.
+        region: of the endpoint and the signature.
+        credentials: who signs.
+        now: the time of the signature.
+        timeout: seconds to connect, and again for each read.
+
+    Raises:
+        AwsRefused: with AWS's code; "" when there was no answer.
+    """
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL") or f"https://{service}.{region}.{suffix}")
+    body = json.dumps(payload).encode()
+    headers = sign_headers(
+        host=endpoint.netloc,
+        headers={"content-type": "application/x-amz-json-1.1", "x-amz-target": target},
+        body=body,
+        service=service,
+        region=region,
+        credentials=credentials,
+        now=now,
+    )
+    secure = endpoint.scheme == "https"
+    connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = connect(endpoint.netloc, timeout=timeout)
+    try:
+        connection.request("POST", "/", body=body, headers=headers)
+        answer = connection.getresponse()
+        content = json.loads(answer.read() or b"{}")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise AwsRefused("") from error
+    finally:
+        connection.close()
+    result: dict[str, Any] = content if isinstance(content, dict) else {}
+    if answer.status != http.client.OK:
+        raise AwsRefused(str(result.get("__type", answer.status)).rpartition("#")[2])
+    return result
+
+
+def sign_headers(
+    *,
+    host: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    service: str,
+    region: str,
+    credentials: Credentials,
+    now: datetime,
+) -> dict[str, str]:
+    """Return the headers of a POST to / with its signature; header names are lower case."""
+    signed = {**headers, "host": host, "x-amz-date": f"{now:%Y%m%dT%H%M%SZ}"}
+    if credentials.session_token:
+        signed["x-amz-security-token"] = credentials.session_token
+    names = sorted(signed)
+    canonical = "\n".join(
+        ["POST", "/", "", *(f"{name}:{signed[name].strip()}" for name in names), "", ";".join(names)]
+    )
+    scope = _scope(now, region, service)
+    signature = _sign(f"{canonical}\n{hashlib.sha256(body).hexdigest()}", scope, credentials, now)
+    signed["authorization"] = (
+        f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, "
+        f"SignedHeaders={';'.join(names)}, Signature={signature}"
+    )
+    return signed
+
+
+def rds_token(
+    *, host: str, port: int, user: str, region: str, credentials: Credentials, now: datetime
+) -> str:
+    """Return a database password for IAM authentication, valid for 15 minutes from `now`."""
+    scope = _scope(now, region, "rds-db")
+    query = {
+        "Action": "connect",
+        "DBUser": user,
+        "X-Amz-Algorithm": _ALGORITHM,
+        "X-Amz-Credential": f"{credentials.access_key}/{scope}",
+        "X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}",
+        "X-Amz-Expires": "900",
+        "X-Amz-SignedHeaders": "host",
+    }
+    if credentials.session_token:
+        query["X-Amz-Security-Token"] = credentials.session_token
+    encoded = "&".join(f"{name}={quote(query[name], safe='-_.~')}" for name in sorted(query))
+    canonical = f"GET\n/\n{encoded}\nhost:{host}:{port}\n\nhost\n{_EMPTY_BODY}"
+    signature = _sign(canonical, scope, credentials, now)
+    return f"{host}:{port}/?{encoded}&X-Amz-Signature={signature}"
+
+
+def _scope(now: datetime, region: str, service: str) -> str:
+    return f"{now:%Y%m%d}/{region}/{service}/aws4_request"
+
+
+def _sign(canonical: str, scope: str, credentials: Credentials, now: datetime) -> str:
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{credentials.secret_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    text = f"{_ALGORITHM}\n{now:%Y%m%dT%H%M%SZ}\n{scope}\n{digest}"
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,101 @@
+"""What runs beside the requests: deleting what is over, and handing messages to the queue.
+
+Each batch is one short transaction and skips what a request holds, so that nobody waits for it.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from auth_manager import idempotency, outbox, rate_limits
+from auth_manager.database import Connection, Database
+from auth_manager.errors import ServiceUnavailable
+from auth_manager.observability import count, log_event
+from auth_manager.outbox import OutboxMessage
+from auth_manager.sessions import store as sessions_store
+
+BATCH = 1000
+"""Rows of one transaction."""
+
+MARGIN = timedelta(hours=1)
+"""By how much our clock may be fast before something is deleted that another one still counts."""
+
+RELAY_BATCH = 10
+"""Messages of one SendMessageBatch."""
+
+Send = Callable[[Sequence[OutboxMessage]], Collection[UUID]]
+"""Hands messages over; returns the ids of those that were taken."""
+
+
+def clean_up(
+    database: Database,
+    *,
+    now: datetime,
+    session_retention: timedelta,
+    may_go_on: Callable[[], bool] = lambda: True,
+    batch: int = BATCH,
+) -> dict[str, int]:
+    """Delete what is over; return how many rows of each table.
+
+    Args:
+        database: to clean.
+        now: the current time.
+        session_retention: how long a session is kept after its end.
+        may_go_on: asked before each batch; what is left then is for the next run.
+        batch: rows of one transaction.
+    """
+    tables: dict[str, Callable[[Connection], int]] = {
+        "sessions": lambda connection: sessions_store.delete_over(
+            connection, before=now - MARGIN - session_retention, limit=batch
+        ),
+        "idempotency_keys": lambda connection: idempotency.delete_expired(
+            connection, before=now - MARGIN, limit=batch
+        ),
+        "rate_limits": lambda connection: rate_limits.delete_meaningless(
+            connection, before=now - MARGIN, limit=batch
+        ),
+    }
+    removed = dict.fromkeys(tables, 0)
+    for table, delete in tables.items():
+        while may_go_on():
+            with database.one_trip() as connection:
+                deleted = delete(connection)
+            removed[table] += deleted
+            if deleted < batch:
+                break
+    count("expired_rows_removed", sum(removed.values()))
+    log_event("cleaned_up", **removed)
+    return removed
+
+
+def relay_outbox(
+    database: Database, send: Send, *, now: datetime, may_go_on: Callable[[], bool] = lambda: True
+) -> dict[str, int]:
+    """Hand every waiting message to the queue, at least once; return how many were taken and refused.
+
+    No transaction is open while the queue is asked. A message that it refuses waits for its claim to end.
+
+    Raises:
+        ServiceUnavailable: the queue or the database did not answer; what was claimed waits likewise.
+    """
+    relayed = failed = 0
+    while may_go_on():
+        with database.one_trip() as connection:
+            messages = outbox.claim(connection, now=now, limit=RELAY_BATCH)
+        if not messages:
+            break
+        try:
+            taken = send(messages)
+        except ServiceUnavailable:
+            count("outbox_failed", len(messages))
+            raise
+        with database.one_trip() as connection:
+            outbox.mark_relayed(connection, taken, now=now)
+        relayed += len(taken)
+        failed += len(messages) - len(taken)
+    if relayed:
+        count("outbox_relayed", relayed)
+    if failed:
+        count("outbox_failed", failed)
+    log_event("outbox_relayed", relayed=relayed, failed=failed)
+    return {"relayed": relayed, "failed": failed}
