@@ -68,15 +68,20 @@ def parse_message(body: str) -> OutboxMessage:
 
 
 def claim(connection: Connection, *, now: datetime, limit: int) -> list[OutboxMessage]:
-    """Claim the oldest messages that nobody holds, in one round trip; a parallel relay gets others."""
+    """Claim the oldest messages that nobody holds, in one round trip; a parallel relay gets others.
+
+    Materialized: as a subquery the planner may run it once for each row, and the limit would not be one.
+    """
     rows = connection.fetch_all(
         """
-        UPDATE outbox SET attempts = attempts + 1, relay_after = %(claimed_until)s
-        WHERE id IN (
+        WITH waiting AS MATERIALIZED (
             SELECT id FROM outbox
             WHERE relayed_at IS NULL AND (relay_after IS NULL OR relay_after <= %(now)s)
-            ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-        RETURNING id, kind, recipient, account_id, locale, created_at
+            ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        )
+        UPDATE outbox SET attempts = attempts + 1, relay_after = %(claimed_until)s
+        FROM waiting WHERE outbox.id = waiting.id
+        RETURNING outbox.id, kind, recipient, account_id, locale, created_at
         """,
         {"now": now, "claimed_until": now + CLAIM, "limit": limit},
     )
