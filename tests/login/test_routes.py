@@ -216,12 +216,16 @@ class TestRefusals:
 
     def test_an_unverified_address_can_be_hidden(self, make_client: Callable[..., TestClient]) -> None:
         """Otherwise registering an address and logging in tells whether it was free."""
-        client = make_client(require_verified_email=True, reveal_unverified_email=False)
+        client = make_client(
+            require_verified_email=True, reveal_unverified_email=False, login_failures_before_delay=3
+        )
         client.post("/auth/register", json=LOGIN)
         right, wrong = log_in(client, 401), log_in(client, 401, password="not the password")
 
         assert right | {"request_id": ""} == wrong | {"request_id": ""}
         assert right["code"] == "invalid_credentials"
+        log_in(client, 401)
+        assert log_in(client, 429)["code"] == "too_many_attempts", "the right password counts as well"
 
     @pytest.mark.usefixtures("user")
     def test_a_password_over_the_limit_is_only_wrong(self, client: TestClient) -> None:

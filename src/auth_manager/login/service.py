@@ -58,8 +58,10 @@ def log_in(
         raise _fail(resources, origin, attempt, AccountDisabled())
     if resources.settings.require_verified_email and account.email_verified_at is None:
         # Who registers an address and then logs in with that password learns by a 403 that it was free.
-        reveal = resources.settings.reveal_unverified_email
-        raise _fail(resources, origin, attempt, EmailNotVerified() if reveal else InvalidCredentials())
+        if resources.settings.reveal_unverified_email:
+            raise _fail(resources, origin, attempt, EmailNotVerified())
+        # Counted like a guess: otherwise the limit would tell what the answer does not.
+        raise _fail(resources, origin, attempt, InvalidCredentials(), guessed=True)
 
     session, line = new_session(resources, origin, account.id, amr=PASSWORD_AMR, acr=SINGLE_FACTOR_ACR)
     tokens = issue_tokens(resources, origin, session=session, line=line, account=account)
