@@ -14,10 +14,13 @@ Stack, region, repository and parameters of ENV are in samconfig.toml (copy samc
                          working tree and a confirmation
   --create-stack         the stack may be new; without it a missing stack is an error
   --rollback [VERSION]   send traffic to the version before this one, or to VERSION; nothing is built
-  --skip-build           deploy what the last `sam build` made
+  --skip-build           deploy the image that the last `sam build` made
   --skip-migrations      the database is migrated some other way
   --skip-smoke-test      do not try the API afterwards
   --url URL              where to try it (default: the stack's ApiUrl)
+  --image-repository URI, --s3-bucket NAME, --role-arn ARN
+                         outputs RepositoryUri, ArtefactsBucket and ExecutionRoleArn of infra/bootstrap.yaml
+                         (default: image_repository, s3_bucket and role_arn of samconfig.toml)
   --dry-run              check everything, print what would be done, change nothing
   -p, --profile NAME     AWS profile
   -r, --region REGION    AWS region (default: that of samconfig.toml)
@@ -27,6 +30,9 @@ Stack, region, repository and parameters of ENV are in samconfig.toml (copy samc
 The first deployment needs the first secrets, from the environment (`auth-manager keys generate` prints the keys as
 such lines): AUTH_DATABASE_URL, AUTH_SIGNING_KEYS, and AUTH_SECRET_KEYS (made at random when unset). Later ones keep
 what the stack has. AWS_ENDPOINT_URL is honoured.
+
+Tags are made for an immutable repository: an image is built and pushed once for its commit and architecture, and
+one from changes that are not committed has their content's id in its tag.
 
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 deployed but taken back.
 HELP
@@ -42,12 +48,12 @@ run() {
 
 environment=staging
 create=false rollback=false version='' skip_build=false skip_migrations=false skip_smoke_test=false
-url='' dry_run=false yes=false region=''
+url='' dry_run=false yes=false region='' repository='' bucket='' role=''
 
 parse_arguments() {
     while (($#)); do
         case $1 in
-            --env | --url | -p | --profile | -r | --region)
+            --env | --url | --image-repository | --s3-bucket | --role-arn | -p | --profile | -r | --region)
                 (($# > 1)) && [[ $2 != -* ]] || misused "$1 needs a value" ;;&
             --env) environment=$2; shift ;;
             --create-stack) create=true ;;
@@ -58,6 +64,9 @@ parse_arguments() {
             --skip-migrations) skip_migrations=true ;;
             --skip-smoke-test) skip_smoke_test=true ;;
             --url) url=$2; shift ;;
+            --image-repository) repository=$2; shift ;;
+            --s3-bucket) bucket=$2; shift ;;
+            --role-arn) role=$2; shift ;;
             --dry-run) dry_run=true ;;
             -p | --profile) export AWS_PROFILE=$2; shift ;;
             -r | --region) region=$2; shift ;;
@@ -83,9 +92,6 @@ find_tools() {
     python=python3
     "$python" -c 'import tomllib' 2>/dev/null || python=.venv-tools/bin/python
     "$python" -c 'import tomllib' 2>/dev/null || die "Python 3.11 or newer is needed"
-    "$rollback" || "$dry_run" && return
-    command -v docker >/dev/null || die "docker is not there" "It builds and pushes the image."
-    docker info >/dev/null 2>&1 || die "Docker is not running, or you may not use it" "docker info says why."
 }
 
 # Print a value of the section, an empty line when there is none.
@@ -93,8 +99,11 @@ configured() {
     "$python" - "$environment" "$1" <<'PYTHON'
 import sys, tomllib
 environment, name = sys.argv[1:]
-with open("samconfig.toml", "rb") as file:
-    section = tomllib.load(file).get(environment, {})
+try:
+    with open("samconfig.toml", "rb") as file:
+        section = tomllib.load(file).get(environment, {})
+except tomllib.TOMLDecodeError as error:
+    sys.exit(f"deploy-lambda: samconfig.toml: {error}")
 for command in ("deploy", "global"):
     value = section.get(command, {}).get("parameters", {}).get(name)
     if value is not None:
@@ -138,8 +147,9 @@ read_configuration() {
     region=${region:-$(configured region)}
     [[ -n $region ]] || die "no region" "Give --region, or region in [$environment.global.parameters]."
     export AWS_DEFAULT_REGION=$region AWS_REGION=$region AWS_PAGER='' SAM_CLI_TELEMETRY=0
-    repository=$(configured image_repository)
-    bucket=$(configured s3_bucket)
+    repository=${repository:-$(configured image_repository)}
+    bucket=${bucket:-$(configured s3_bucket)}
+    role=${role:-$(configured role_arn)}
 }
 
 identify() {
@@ -174,25 +184,57 @@ read_status() {
             die "stack $stack is in $status" \
                 "aws cloudformation continue-update-rollback --stack-name $stack --region $region" ;;
         *_IN_PROGRESS) die "stack $stack is being changed ($status)" "Wait until that has ended." ;;
-        *) "$create" && say "stack $stack exists ($status) and is updated" ;;
+        *)
+            if "$create"; then say "stack $stack exists ($status): it is updated, and keeps its secrets"; fi
+            create=false # or keys that were rotated since would be replaced by the first ones
+            ;;
     esac
     return 0
 }
 
-find_repository() {
+# Set git_sha: the commit; of changes that are not committed, the id of the whole content as well.
+name_content() {
+    git_sha=$(git rev-parse --short=12 HEAD) || die "there is no commit to name the image after" "git status"
+    if "$skip_build"; then
+        [[ -f $built ]] || die "nothing was built yet" "Leave out --skip-build."
+        git_sha=$(awk '$1 == "ImageUri:" {sub(/.*:/, "", $2); print $2; exit}' "$built")
+    elif [[ -n $(git status --porcelain) ]]; then
+        # With an index and an object directory of our own: the repository stays as it is.
+        local index objects
+        index=$(git rev-parse --git-path index) objects=$(git rev-parse --path-format=absolute --git-path objects)
+        cp "$index" "$work/index"
+        mkdir "$work/objects"
+        git_sha+=-dirty-$(
+            export GIT_INDEX_FILE=$work/index GIT_OBJECT_DIRECTORY=$work/objects
+            export GIT_ALTERNATE_OBJECT_DIRECTORIES=$objects
+            git add --all && git write-tree | cut -c 1-12
+        )
+    fi
+}
+
+# Set image, and there: whether the repository has it. Needs no more rights than infra/bootstrap.yaml gives to CI.
+find_image() {
     [[ -n $repository ]] || die "samconfig.toml has no image_repository for $environment" \
         "It is the output RepositoryUri of infra/bootstrap.yaml."
-    local answer
-    if ! answer=$(aws ecr describe-repositories --repository-names "${repository#*/}" --query 'repositories[0].repositoryUri' \
-        --output text 2>&1); then
-        [[ $answer == *AccessDenied* ]] && { say "the repository could not be looked at: $answer"; return; }
+    local architecture answer
+    architecture=$("$python" -c 'import json, sys
+print(json.load(open(sys.argv[1])).get("Architecture", "x86_64"))' "$work/parameters.yaml")
+    image=$repository:$git_sha-$architecture
+    if answer=$(aws ecr describe-images --repository-name "${repository#*/}" \
+        --image-ids "imageTag=${image##*:}" --query 'imageDetails[0].imageDigest' --output text 2>&1); then
+        if [[ $answer == sha256:* ]]; then there=true; else there=false; fi
+    elif [[ $answer == *ImageNotFoundException* ]]; then
+        there=false
+    elif [[ $answer == *RepositoryNotFoundException* ]]; then
         die "image repository $repository not found in $region" "$answer" "infra/bootstrap.yaml makes it."
+    else
+        die "the image repository cannot be looked at" "$answer"
     fi
 }
 
 confirm() {
     [[ $environment == prod || $environment == production ]] || return 0
-    if ! "$rollback" && [[ -n $(git status --porcelain) ]]; then
+    if ! "$rollback" && [[ -n $(git status --porcelain) || $git_sha == *-dirty-* ]]; then
         die "the working tree has changes that are not committed, and this is $environment" "git status"
     fi
     if "$yes" || "$dry_run"; then return; fi
@@ -232,26 +274,42 @@ roll_back() {
         grep -qx "$version" <<<"$versions" || die "there is no version $version" "Versions: ${versions//$'\n'/ }"
     fi
     [[ $version != "$current" ]] || die "version $version has the traffic already"
-    say "from version $current back to $version; migrations stay, and the next deployment of a change goes forward again"
+    say "from version $current back to $version; migrations stay, and the next deployment goes forward again"
     move_traffic "$function" "$version"
     try_api || die "the API does not work with version $version either" "docs/alarms.md"
 }
 
-build() {
-    run "$sam" validate --lint --template template.yaml || die "the template is not valid"
-    if "$skip_build"; then
-        [[ -f .aws-sam/build/template.yaml ]] || die "nothing was built yet" "Leave out --skip-build."
-        return
-    fi
-    run "$sam" build --template template.yaml --parameter-overrides "file://$work/parameters.yaml" ||
-        die "the image was not built"
+find_docker() {
+    if "$dry_run"; then return; fi
+    command -v docker >/dev/null || die "docker is not there" "It builds and pushes the image."
+    docker info >/dev/null 2>&1 || die "Docker is not running, or you may not use it" "docker info says why."
 }
 
-# Push the image; the packaged template names it.
-package() {
-    run "$sam" package --template-file .aws-sam/build/template.yaml --image-repository "$repository" \
-        "${storage[@]}" --output-template-file "$work/packaged.yaml" ||
-        die "the image was not pushed" "A tag that exists in an immutable repository: commit, so that GitSha changes."
+log_in() {
+    aws ecr get-login-password | docker login --username AWS --password-stdin "${repository%%/*}" >/dev/null
+}
+
+# Build the image and push it, unless that was done for this commit before.
+provide_image() {
+    if "$there"; then
+        say "image already there: $image"
+        return
+    fi
+    find_docker
+    "$skip_build" || run "$sam" build --template template.yaml \
+        --parameter-overrides "file://$work/parameters.yaml" || die "the image was not built"
+    local local_image=BUILT
+    [[ ! -f $built ]] || local_image=$(awk '$1 == "ImageUri:" {print $2; exit}' "$built")
+    run docker tag "$local_image" "$image" || die "the image that was built is not there" "Leave out --skip-build."
+    run log_in || die "the registry of $repository lets nobody in"
+    run docker push --quiet "$image" >/dev/null || die "the image was not pushed"
+}
+
+# Write the template with the image in it to $1. Always from template.yaml, so that the same commit is no change.
+write_template() {
+    awk -v image="$image" '{print}
+        $1 == "PackageType:" && $2 == "Image" {match($0, /^ */); printf "%*sImageUri: %s\n", RLENGTH, "", image}' \
+        template.yaml >"$1"
 }
 
 # Invoke function $1 with {"action": "migrate"}.
@@ -268,11 +326,9 @@ migrate() {
 
 # Before the alias moves, the new image's migrations run in $LATEST, which schedules do not use.
 migrate_with_new_image() {
-    local function image
+    local function
     function=$(output MaintenanceFunctionName)
     [[ -n $function && $function != None ]] || return 0
-    image=IMAGE
-    "$dry_run" || image=$(awk '$1 == "ImageUri:" {print $2; exit}' "$work/packaged.yaml")
     run aws lambda update-function-code --function-name "$function" --image-uri "$image" \
         --query LastUpdateStatus --output text >/dev/null || die "the maintenance function did not take the new image"
     run aws lambda wait function-updated --function-name "$function" ||
@@ -281,9 +337,9 @@ migrate_with_new_image() {
 }
 
 deploy() {
-    local role capabilities
-    role=$(configured role_arn)
+    local capabilities storage=(--resolve-s3)
     capabilities=$(configured capabilities)
+    [[ -z $bucket ]] || storage=(--s3-bucket "$bucket")
     # The answers of samconfig.toml are given here: sam would take its parameters instead of, not beside, ours.
     run "$sam" deploy --template-file "$work/packaged.yaml" --config-file "$PWD/samconfig.toml" \
         --config-env "$environment" --stack-name "$stack" --region "$region" --image-repository "$repository" \
@@ -300,6 +356,15 @@ try_api() {
     run scripts/smoke-test.sh "$url"
 }
 
+# An alias that a rollback moved stays where it is when the stack has nothing to change.
+move_forward() {
+    local deployed
+    deployed=$(output ApiVersion)
+    deployed=${deployed##*:}
+    [[ $deployed =~ ^[0-9]+$ && $deployed != "$(live_version "$1")" ]] || return 0
+    move_traffic "$1" "$deployed"
+}
+
 main() {
     parse_arguments "$@"
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -312,18 +377,18 @@ main() {
         roll_back
         return
     fi
-    find_repository
-    confirm
 
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    git_sha=$(git rev-parse --short=12 HEAD)
-    [[ -z $(git status --porcelain) ]] || git_sha+=-dirty
-    if [[ -n $bucket ]]; then storage=(--s3-bucket "$bucket"); else storage=(--resolve-s3); fi
+    built=.aws-sam/build/template.yaml
+    name_content
+    confirm
     write_parameters "$work/parameters.yaml"
+    find_image
+    run "$sam" validate --lint --template template.yaml || die "the template is not valid"
+    provide_image
+    write_template "$work/packaged.yaml"
 
-    build
-    package
     local function='' before=''
     if [[ -n $status ]]; then
         function=$(output ApiFunctionName)
@@ -336,6 +401,7 @@ main() {
         migrate "$(output MaintenanceFunctionName)"
     fi
     function=$(output ApiFunctionName)
+    move_forward "$function"
     if ! try_api; then
         if [[ -z $before || $before == "$(live_version "$function")" ]]; then
             die "deployed, but the API does not work" "docs/alarms.md"

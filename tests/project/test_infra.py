@@ -1,176 +1,17 @@
-"""The CloudFormation templates: linted for their regions, held to our own rules and to AWS's lists.
-
-What AWS would do with them cannot be seen from here; what it would refuse, and what we would regret, can.
-"""
+"""infra/*.yaml: the promises they make. tests/templates proves them for every set of parameters."""
 
 import copy
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]  # no py.typed
-from cfnlint.schema.manager import (  # type: ignore[import-untyped]  # no py.typed
-    PROVIDER_SCHEMA_MANAGER,
-)
+from tests.templates.parameter_sets import BOOTSTRAP, DATA, EDGE
+from tests.templates.resolved import load, of_type, strings
 
-ROOT = Path(__file__).parents[2]
-INFRA = ["infra/bootstrap.yaml", "infra/data.yaml", "infra/edge.yaml"]
-TEMPLATES = [*INFRA, "template.yaml"]
-REGIONS = {
-    "infra/bootstrap.yaml": ["eu-central-1", "us-east-1"],
-    "infra/data.yaml": ["ap-southeast-2", "eu-central-1", "eu-west-1", "us-east-1"],
-    "infra/edge.yaml": ["us-east-1"],
-}
+INFRA = [BOOTSTRAP, DATA, EDGE]
 MANAGED_POLICY_CHARACTERS = 6144
 """IAM's quota, white space not counted."""
-
-
-def load(name: str) -> dict[str, Any]:
-    """Return a template as plain data, with `!If` as {"Fn::If": [...]}."""
-    loaded: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(ROOT / name))))
-    return loaded
-
-
-def choose(value: Any, *, conditions: bool) -> Any:
-    """Return a template with every Fn::If decided, and what is AWS::NoValue then gone."""
-    nothing = {"Ref": "AWS::NoValue"}
-    if isinstance(value, dict):
-        if set(value) == {"Fn::If"}:
-            return choose(value["Fn::If"][1 if conditions else 2], conditions=conditions)
-        chosen = {key: choose(item, conditions=conditions) for key, item in value.items()}
-        return {key: item for key, item in chosen.items() if item != nothing}
-    if isinstance(value, list):
-        return [item for item in (choose(item, conditions=conditions) for item in value) if item != nothing]
-    return value
-
-
-def of_type(template: dict[str, Any], *types: str) -> dict[str, dict[str, Any]]:
-    """Return the resources of these types by logical id."""
-    return {name: one for name, one in template["Resources"].items() if one["Type"] in types}
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Yield every string in a structure."""
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from strings(item)
-    elif isinstance(value, str):
-        yield value
-
-
-@pytest.mark.parametrize("name", INFRA)
-def test_cfn_lint_finds_nothing(name: str) -> None:
-    """In a process of its own: as `make templates` runs it, with informational findings too."""
-    lint = str(Path(sys.executable).parent / "cfn-lint")
-    command = [lint, "--include-checks", "I", "--regions", *REGIONS[name], "--", name]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    assert run.stdout + run.stderr == ""
-    assert run.returncode == 0
-
-
-BREAK: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
-    "functions_have_their_own_role_and_log_group": (
-        "template.yaml",
-        lambda made: made["ApiFunction"]["Properties"].pop("Role"),
-    ),
-    "logs_expire": (
-        "infra/data.yaml",
-        lambda made: made["DatabaseLogs"]["Properties"].pop("RetentionInDays"),
-    ),
-    "alarms_tell_and_take_back": (
-        "infra/data.yaml",
-        lambda made: made["CpuAlarm"]["Properties"].pop("OKActions"),
-    ),
-    "data_outlives_mistakes": (
-        "infra/data.yaml",
-        lambda made: made["Cluster"].pop("UpdateReplacePolicy"),
-    ),
-    "buckets_are_private": (
-        "infra/bootstrap.yaml",
-        lambda made: made["Artefacts"]["Properties"].pop("PublicAccessBlockConfiguration"),
-    ),
-    "clusters_are_encrypted_and_backed_up": (
-        "infra/data.yaml",
-        lambda made: made["Cluster"]["Properties"].update(StorageEncrypted=False),
-    ),
-    "instances_are_private": (
-        "infra/data.yaml",
-        lambda made: made["Reader"]["Properties"].update(PubliclyAccessible=True),
-    ),
-    "instances_are_encrypted_and_backed_up": (
-        "infra/data.yaml",
-        lambda made: made["Instance"]["Properties"].update(MasterUserPassword="secret"),
-    ),
-    "databases_force_tls_and_log_no_data": (
-        "infra/data.yaml",
-        lambda made: made["ClusterParameters"]["Properties"]["Parameters"].pop("rds.force_ssl"),
-    ),
-    "proxies_hold_no_secret": (
-        "infra/data.yaml",
-        lambda made: made["DatabaseProxy"]["Properties"].update(Auth=[{"SecretArn": "arn"}]),
-    ),
-    "inline_policies_name_their_actions": (
-        "infra/data.yaml",
-        lambda made: made["ProxyRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"][0].update(
-            Resource="*"
-        ),
-    ),
-    "managed_policies_name_their_actions": (
-        "infra/bootstrap.yaml",
-        lambda made: made["DeployPolicy"]["Properties"]["PolicyDocument"]["Statement"][0].update(
-            Action=["cloudformation:*"]
-        ),
-    ),
-    "only_services_and_exact_tokens_assume_roles": (
-        "infra/bootstrap.yaml",
-        lambda made: made["GitHubDeployRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][
-            0
-        ].update(Condition={"StringLike": {"token.actions.githubusercontent.com:sub": "repo:owner/*"}}),
-    ),
-    "nothing_comes_in_from_everywhere": (
-        "infra/data.yaml",
-        lambda made: made["DatabaseSecurityGroup"]["Properties"].update(
-            SecurityGroupIngress=[{"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}]
-        ),
-    ),
-}
-"""A change that breaks a rule, and the template it breaks it in."""
-
-
-class TestGuard:
-    """infra/guard: a rule that catches nothing proves nothing, so each meets a template that breaks it."""
-
-    def broken_rules(self, template: dict[str, Any]) -> set[str]:
-        guard = pytest.importorskip("cfn_guard_rs", reason="cfn-guard-rs has no wheel for Python 3.13")
-        rules = (ROOT / "infra/guard/auth_manager.guard").read_text()
-        return {
-            clause.Rule.name
-            for conditions in (True, False)
-            for clause in guard.run_checks(choose(template, conditions=conditions), rules).not_compliant
-        }
-
-    @pytest.mark.parametrize("name", TEMPLATES)
-    def test_templates_hold(self, name: str) -> None:
-        assert self.broken_rules(load(name)) == set()
-
-    @pytest.mark.parametrize("rule", BREAK)
-    def test_a_broken_template_is_caught(self, rule: str) -> None:
-        name, break_one = BREAK[rule]
-        template = load(name)
-        break_one(template["Resources"])
-        assert self.broken_rules(template) == {rule}
-
-    def test_every_rule_has_a_broken_template(self) -> None:
-        rules = (ROOT / "infra/guard/auth_manager.guard").read_text()
-        assert set(re.findall(r"^rule (\w+)", rules, re.MULTILINE)) == set(BREAK)
 
 
 @pytest.mark.parametrize("name", INFRA)
@@ -208,36 +49,8 @@ class TestEveryTemplate:
         assert not [text for text in strings(load(name)) if re.search(r"AKIA[0-9A-Z]{16}|-----BEGIN", text)]
 
 
-SERVERLESS = {
-    "AWS::Serverless::Function": ["AWS::Lambda::Function", "AWS::Lambda::Permission"],
-    "AWS::Serverless::HttpApi": ["AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"],
-}
-NOT_OURS = {
-    "apigateway:tagresource",  # for an HTTP API the action is POST on /tags
-    "elasticfilesystem:describemounttargets",  # no file system
-    "firehose:tagdeliverystream",
-    "kms:creategrant",  # variables stay under Lambda's own key
-    "kms:encrypt",
-    "lambda:associateruntimealias",  # images bring their runtime
-    "lambda:getcodesigningconfig",  # images cannot be signed this way
-    "lambda:getlayerversion",  # images have no layers
-    "lambda:passcapacityprovider",
-    "logs:putbearertokenauthentication",
-    "logs:putdataprotectionpolicy",
-    "logs:putindexpolicy",
-    "logs:putloggroupdeletionprotection",
-    "billing:getbillingviewdata",  # a budget over its own account's costs
-    "s3:getobjectversion",
-    "s3:rest.put.object",
-    "s3files:listmounttargets",
-    "secretsmanager:replicatesecrettoregions",  # one region
-    "sns:putdataprotectionpolicy",  # no data protection policy
-}
-"""What the resource providers name for features that the app does not use."""
-
-
 class TestBootstrap:
-    template = load("infra/bootstrap.yaml")
+    template = load(BOOTSTRAP)
     resources = template["Resources"]
 
     def statements(self, policy: str) -> list[dict[str, Any]]:
@@ -358,25 +171,9 @@ class TestBootstrap:
         text = re.sub(r'\{"(?:Ref|Fn::GetAtt)":[^}]*\}', '"' + "x" * 80 + '"', text)
         assert len(text) < MANAGED_POLICY_CHARACTERS
 
-    def test_the_execution_role_can_make_every_resource_of_the_app(self) -> None:
-        allowed = self.actions("ComputePolicy", "StatePolicy")
-        types = {one["Type"] for one in load("template.yaml")["Resources"].values()}
-        made = {real for one in types for real in SERVERLESS.get(one, [one])}
-        missing: dict[str, set[str]] = {}
-        for one in made:
-            handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", one).schema.get(
-                "handlers", {}
-            )
-            needed = {action.lower() for action in handlers.get("create", {}).get("permissions", [])}
-            if one.startswith("AWS::S3::"):
-                needed = {"s3:createbucket"}  # its list is every feature of S3
-            if needed - allowed - NOT_OURS:
-                missing[one] = needed - allowed - NOT_OURS
-        assert missing == {}
-
 
 class TestData:
-    template = load("infra/data.yaml")
+    template = load(DATA)
     resources = template["Resources"]
 
     def test_databases_end_in_a_snapshot_and_start_protected(self) -> None:
@@ -434,7 +231,7 @@ class TestData:
 
 
 class TestEdge:
-    template = load("infra/edge.yaml")
+    template = load(EDGE)
     resources = template["Resources"]
     CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 
@@ -450,8 +247,13 @@ class TestEdge:
         policy = self.resources["ByOriginHeaders"]["Properties"]["CachePolicyConfig"]
         assert (policy["MinTTL"], policy["DefaultTTL"]) == (0, 0)
 
-    def test_host_is_not_forwarded(self) -> None:
-        """An HTTP API answers 403 to a Host that is not its own."""
+    def test_the_viewers_address_is_forwarded_and_host_is_not(self) -> None:
+        """An HTTP API answers 403 to a Host that is not its own.
+
+        AllViewerExceptHostHeader is the one policy that leaves Host out and sends CloudFront-Viewer-Address
+        as well, in place of one that the viewer made up (CloudFront's developer guide, "Use managed origin
+        request policies" and "Restrictions on edge functions").
+        """
         behaviours = [self.distribution()["DefaultCacheBehavior"], *self.distribution()["CacheBehaviors"]]
         assert {one["OriginRequestPolicyId"] for one in behaviours} == {
             "b689b0a8-53d0-40ab-baf2-68738e2966ac"

@@ -1,63 +1,19 @@
-"""template.yaml: linted for every set of parameters, and the promises it makes held.
-
-cfn-lint and sam read parameters by their defaults, so each set is written into a copy as defaults.
-"""
+"""template.yaml: the promises it makes. tests/templates proves it for every set of parameters."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]  # no py.typed
+from tests.templates.iam import listed
+from tests.templates.parameter_sets import APP, SETS, STACKS, resolved
+from tests.templates.resolved import NOTHING, ROOT, load, of_type, with_arns
 
-from auth_manager import observability
+from auth_manager.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-SAM = ROOT / ".venv-tools/bin/sam"
-
-KEYS = '{"keys":[' + "x" * 100 + "]}"
-SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:auth-manager-"
-MINIMAL: dict[str, str | int] = {
-    "PublicUrl": "https://auth.example.com",
-    "DatabaseUrl": "postgresql://user:word@db.example.com/auth",
-    "SigningKeys": KEYS,
-}
-SETS: dict[str, dict[str, str | int]] = {
-    "minimal": {},
-    "everything": {
-        "Canary": "true",
-        "Tracing": "true",
-        "AlarmEmail": "ops@example.com",
-        "MonthlyBudget": 50,
-        "ProvisionedConcurrency": 2,
-        "SecretKeys": "k" * 40,
-        "SecretsKmsKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab",
-        "PermissionsBoundaryArn": "arn:aws:iam::123456789012:policy/boundary",
-    },
-    "vpc": {"SubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e", "SecurityGroupIds": "sg-0a1b2c3d"},
-    "canary off": {"Canary": "false", "RotateSigningKeys": "false"},
-    "canary on": {"Canary": "true", "CanaryType": "Linear10PercentEvery1Minute"},
-    "existing secrets": {
-        "DatabaseUrl": "",
-        "SigningKeys": "",
-        "DatabaseSecretArn": f"{SECRET}database-AbCdEf",
-        "SigningKeysSecretArn": f"{SECRET}signing-keys-AbCdEf",
-        "SecretKeysSecretArn": f"{SECRET}secret-keys-AbCdEf",
-    },
-    "iam": {
-        "DatabaseUrl": "postgresql://auth_manager_app@db.example.com/auth?sslmode=verify-full",
-        "DatabaseIam": "true",
-        "DatabaseResourceId": "cluster-ABCDEFGH",
-    },
-    "arm64": {"Architecture": "arm64"},
-    "snapstart": {"SnapStart": "true"},
-}
-"""Beside MINIMAL."""
+TEMPLATE = load(APP)
+FUNCTIONS = of_type(TEMPLATE, "AWS::Serverless::Function")
+ROLES = of_type(TEMPLATE, "AWS::IAM::Role")
 
 WITHOUT_RESOURCE = {
     "cloudwatch:DescribeAlarms",
@@ -71,24 +27,6 @@ WITHOUT_RESOURCE = {
     "xray:PutTraceSegments",
 }
 """The only actions allowed on "*": they know no narrower resource."""
-
-
-def load() -> dict[str, Any]:
-    """Return the template as plain data, with `!If` as {"Fn::If": [...]}."""
-    loaded: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(ROOT / "template.yaml"))))
-    return loaded
-
-
-TEMPLATE = load()
-
-
-def of_type(kind: str) -> dict[str, dict[str, Any]]:
-    return {name: one for name, one in TEMPLATE["Resources"].items() if one["Type"] == kind}
-
-
-ALARMS = of_type("AWS::CloudWatch::Alarm") | of_type("AWS::CloudWatch::CompositeAlarm")
-FUNCTIONS = of_type("AWS::Serverless::Function")
-ROLES = of_type("AWS::IAM::Role")
 
 
 def branches(value: Any) -> Iterator[Any]:
@@ -106,65 +44,9 @@ def statements(role: str) -> list[dict[str, Any]]:
     return [
         statement
         for policy in policies
-        if policy != {"Ref": "AWS::NoValue"}
+        if policy != NOTHING
         for statement in policy["PolicyDocument"]["Statement"]
     ]
-
-
-def actions(statement: dict[str, Any]) -> list[str]:
-    named = statement["Action"]
-    return [named] if isinstance(named, str) else named
-
-
-def write_with_defaults(path: Path, parameters: dict[str, str | int]) -> Path:
-    """Write the template with these parameters as defaults."""
-    lines, current = [], ""
-    for line in (ROOT / "template.yaml").read_text(encoding="utf-8").splitlines():
-        found = re.fullmatch(r"  (\w+):", line)
-        if found or re.match(r"\S", line):
-            current = found[1] if found else ""
-        if current in parameters and line.startswith("    Default:"):
-            continue
-        lines.append(line)
-        if current in parameters and line.startswith("    Type: "):
-            lines.append(f"    Default: {json.dumps(parameters[current])}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("name", SETS)
-class TestEveryParameterSet:
-    def test_the_parameters_exist_and_are_allowed(self, name: str) -> None:
-        for parameter, value in (MINIMAL | SETS[name]).items():
-            declared = TEMPLATE["Parameters"][parameter]
-            if "AllowedPattern" in declared:
-                assert re.fullmatch(declared["AllowedPattern"], str(value)), parameter
-            if "AllowedValues" in declared:
-                assert value in declared["AllowedValues"], parameter
-
-    def test_cfn_lint_finds_nothing(self, name: str, tmp_path: Path) -> None:
-        copy = write_with_defaults(tmp_path / "template.yaml", MINIMAL | SETS[name])
-        defaults = json.loads(json.dumps(cfn_yaml.load(str(copy))))["Parameters"]
-        assert all(defaults[key]["Default"] == value for key, value in (MINIMAL | SETS[name]).items())
-        lint = [str(Path(sys.executable).parent / "cfn-lint"), "--", str(copy)]
-        run = subprocess.run(lint, capture_output=True, text=True, timeout=240, check=False)
-        assert run.stdout + run.stderr == ""
-        assert run.returncode == 0
-
-    def test_sam_finds_it_valid(self, name: str, tmp_path: Path) -> None:
-        if not SAM.exists():
-            pytest.skip("sam is in .venv-tools after `make templates`")
-        copy = write_with_defaults(tmp_path / "template.yaml", MINIMAL | SETS[name])
-        environment = os.environ | {"SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "eu-central-1"}
-        run = subprocess.run(
-            [str(SAM), "validate", "--lint", "--template", str(copy)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-            env=environment,
-        )
-        assert run.returncode == 0, run.stdout + run.stderr
 
 
 class TestParameters:
@@ -177,19 +59,6 @@ class TestParameters:
     def test_secret_ones_are_not_shown(self) -> None:
         hidden = {name for name, one in TEMPLATE["Parameters"].items() if one.get("NoEcho")}
         assert hidden == {"DatabaseUrl", "SigningKeys", "SecretKeys"}
-
-    def test_exclusive_ones_have_rules(self) -> None:
-        used = [json.dumps(rule) for rule in TEMPLATE["Rules"].values()]
-        for pair in (
-            ("SnapStart", "ProvisionedConcurrency"),
-            ("SubnetIds", "SecurityGroupIds"),
-            ("DatabaseIam", "DatabaseSecretArn"),
-            ("DatabaseUrl", "DatabaseSecretArn"),
-            ("SigningKeys", "SigningKeysSecretArn"),
-            ("SecretKeys", "SecretKeysSecretArn"),
-            ("MonthlyBudget", "AlarmEmail"),
-        ):
-            assert any(all(f'"Ref": "{name}"' in rule for name in pair) for rule in used), pair
 
     def test_every_condition_and_parameter_is_used(self) -> None:
         rest = json.dumps({key: TEMPLATE[key] for key in ("Rules", "Conditions", "Globals", "Resources")})
@@ -271,13 +140,78 @@ class TestFunctions:
         assert "{{resolve" not in json.dumps(TEMPLATE)
 
 
+@pytest.mark.parametrize("name", SETS[APP])
+class TestEnvironment:
+    """What Globals gives every function, in every set of parameters."""
+
+    def variables(self, name: str) -> dict[str, str]:
+        made = resolved(APP, name)
+        given = made["Globals"]["Function"]["Environment"]["Variables"]
+        known: dict[str, str] = with_arns(made, given, stack=STACKS[APP])
+        return known
+
+    def test_the_service_starts_with_it(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        for variable, value in self.variables(name).items():
+            monkeypatch.setenv(variable, value)
+        settings = Settings()
+        assert not settings.is_local
+        assert settings.service_name == STACKS[APP]
+
+    def test_every_variable_is_a_setting(self, name: str) -> None:
+        known = {f"AUTH_{field.upper()}" for field in Settings.model_fields}
+        assert set(self.variables(name)) <= known
+
+
+class TestEdge:
+    def test_only_the_api_reads_the_origin_secret_and_nothing_beside_it(self) -> None:
+        readers = {
+            role
+            for role in ROLES
+            for statement in statements(role)
+            if {"Ref": "OriginSecretArn"} in [statement["Resource"], *listed(statement["Resource"])]
+        }
+        assert readers == {"ApiRole"}
+        [statement] = [one for one in statements("ApiRole") if one["Resource"] == {"Ref": "OriginSecretArn"}]
+        assert statement["Action"] == "secretsmanager:GetSecretValue"
+
+
+class TestSnapStart:
+    def test_versions_behind_the_alias_start_from_a_snapshot(self) -> None:
+        function = resolved(APP, "snapstart")["Resources"]["ApiFunction"]["Properties"]
+        assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+        assert function["AutoPublishAlias"] == "live"
+        assert "ProvisionedConcurrencyConfig" not in function
+
+    def test_nothing_else_does(self) -> None:
+        made = of_type(resolved(APP, "snapstart"), "AWS::Serverless::Function")
+        assert [name for name, one in made.items() if "SnapStart" in one["Properties"]] == ["ApiFunction"]
+        warm = resolved(APP, "provisioned")["Resources"]["ApiFunction"]["Properties"]
+        assert "SnapStart" not in warm
+        assert warm["ProvisionedConcurrencyConfig"] == {"ProvisionedConcurrentExecutions": 2}
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("name", of_type(TEMPLATE, "AWS::SecretsManager::Secret"))
+    def test_no_ordinary_parameter_changes_a_secret(self, name: str) -> None:
+        """A change of any property is a write to the secret, whose text has been rotated since."""
+        own = {"SigningKeys", "SecretKeys", "DatabaseUrl", "SecretsKmsKeyArn"}
+        text = json.dumps(TEMPLATE["Resources"][name]["Properties"])
+        used = {one for one in TEMPLATE["Parameters"] if f'"{one}"' in text or f"{{{one}}}" in text}
+        assert used <= own
+
+    def test_the_example_configuration_carries_none(self) -> None:
+        example = (ROOT / "samconfig.toml.example").read_text(encoding="utf-8")
+        for parameter in ("SigningKeys", "SecretKeys", "DatabaseUrl"):
+            assert f"{parameter}=" not in example
+
+
 @pytest.mark.parametrize("name", ROLES)
 class TestEveryRole:
     def test_it_names_its_actions_and_resources(self, name: str) -> None:
         for statement in statements(name):
-            assert "*" not in "".join(actions(statement))
+            assert "*" not in "".join(listed(statement["Action"]))
             if statement["Resource"] == "*":
-                assert set(actions(statement)) <= WITHOUT_RESOURCE
+                assert set(listed(statement["Action"])) <= WITHOUT_RESOURCE
 
     def test_it_can_be_bounded(self, name: str) -> None:
         made = ROLES[name]["Properties"]
@@ -288,101 +222,37 @@ class TestEveryRole:
 
 
 class TestRoles:
-    def test_only_api_and_maintenance_read_secrets(self) -> None:
-        readers = {
+    @pytest.mark.parametrize(
+        ("secret", "readers"),
+        [
+            ("SigningKeysSecret", {"ApiRole", "MaintenanceRole"}),
+            ("SecretKeysSecret", {"ApiRole", "MaintenanceRole", "WorkerRole"}),
+            ("DatabaseSecret", {"ApiRole", "MaintenanceRole", "WorkerRole"}),
+            ("SmtpSecretArn", {"WorkerRole"}),
+            ("OriginSecretArn", {"ApiRole"}),
+        ],
+    )
+    def test_a_secret_is_read_by_those_who_need_it(self, secret: str, readers: set[str]) -> None:
+        assert readers == {
             name
             for name in ROLES
             for statement in statements(name)
-            if "secretsmanager:GetSecretValue" in actions(statement)
+            if "secretsmanager:GetSecretValue" in listed(statement["Action"])
+            and f"'Ref': '{secret}'" in str(statement["Resource"])
         }
-        assert readers == {"ApiRole", "MaintenanceRole"}
 
     def test_only_maintenance_writes_one_secret(self) -> None:
         writers = {
             name: statement["Resource"]["Fn::If"][1]["Ref"]
             for name in ROLES
             for statement in statements(name)
-            if "secretsmanager:PutSecretValue" in actions(statement)
+            if "secretsmanager:PutSecretValue" in listed(statement["Action"])
         }
         assert writers == {"MaintenanceRole": "SigningKeysSecret"}
 
     def test_secrets_stay_when_the_stack_goes(self) -> None:
-        secrets = of_type("AWS::SecretsManager::Secret")
+        secrets = of_type(TEMPLATE, "AWS::SecretsManager::Secret")
         assert set(secrets) == {"SigningKeysSecret", "SecretKeysSecret", "DatabaseSecret"}
         for one in secrets.values():
             assert one["DeletionPolicy"] == "RetainExceptOnCreate"
             assert one["UpdateReplacePolicy"] == "Retain"
-
-
-def metrics(alarm: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return namespace, name and dimensions of every metric an alarm watches."""
-    made = alarm["Properties"]
-    watched = [one["MetricStat"]["Metric"] for one in made.get("Metrics", []) if "MetricStat" in one]
-    return [
-        (
-            one["Namespace"],
-            one["MetricName"],
-            {dimension["Name"]: dimension["Value"] for dimension in one.get("Dimensions", [])},
-        )
-        for one in watched or ([made] if "MetricName" in made else [])
-    ]
-
-
-@pytest.mark.parametrize("name", ALARMS)
-class TestEveryAlarm:
-    def test_it_tells_and_takes_back(self, name: str) -> None:
-        made = ALARMS[name]["Properties"]
-        assert made["AlarmActions"] == made["OKActions"] == [{"Ref": "AlarmTopic"}]
-        assert made["AlarmDescription"]
-        if ALARMS[name]["Type"] == "AWS::CloudWatch::Alarm":
-            assert made["TreatMissingData"] in {"notBreaching", "breaching"}
-            assert 1 <= made["DatapointsToAlarm"] <= made["EvaluationPeriods"]
-
-    def test_it_has_a_runbook_line(self, name: str) -> None:
-        runbook = (ROOT / "docs/alarms.md").read_text(encoding="utf-8")
-        assert re.search(rf"^### {name}\n\n\S", runbook, re.MULTILINE)
-
-    def test_its_metrics_of_ours_are_emitted(self, name: str) -> None:
-        for namespace, metric, dimensions in metrics(ALARMS[name]):
-            if not namespace.startswith("AWS/"):
-                assert namespace == observability.NAMESPACE
-                assert metric in observability.METRICS
-                assert dimensions == {"service": observability.SERVICE}
-
-    def test_its_metrics_of_aws_have_their_dimensions(self, name: str) -> None:
-        expected = {"AWS/ApiGateway": "ApiId", "AWS/Lambda": "FunctionName", "AWS/SQS": "QueueName"}
-        for namespace, metric, dimensions in metrics(ALARMS[name]):
-            if namespace in expected and metric != "ConcurrentExecutions":
-                assert list(dimensions) == [expected[namespace]]
-
-
-class TestAlarms:
-    def test_the_runbook_has_no_others(self) -> None:
-        runbook = (ROOT / "docs/alarms.md").read_text(encoding="utf-8")
-        assert set(re.findall(r"^### (\w+)$", runbook, re.MULTILINE)) == set(ALARMS)
-
-    def test_the_service_is_down_when_users_cannot_log_in(self) -> None:
-        rule = ALARMS["ServiceDown"]["Properties"]["AlarmRule"]["Fn::Sub"]
-        named = re.findall(r'ALARM\("\$\{(\w+)\}"\)', rule)
-        assert named == ["Api5xxAlarm", "ApiThrottlesAlarm", "DatabaseFailedAlarm"]
-        assert set(named) <= set(ALARMS)
-
-    def test_a_new_version_is_taken_back_by_alarms(self) -> None:
-        preference = FUNCTIONS["ApiFunction"]["Properties"]["DeploymentPreference"]
-        # An Fn::If would always be true.
-        assert preference["Enabled"] == {"Ref": "Canary"}
-        assert {one["Ref"] for one in preference["Alarms"]} <= set(ALARMS)
-        assert preference["Hooks"] == {"PreTraffic": {"Ref": "PreTrafficHookFunction"}}
-
-    def test_the_dashboard_is_json_and_shows_metrics_of_ours(self) -> None:
-        body, names = TEMPLATE["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-        shown = json.loads(body)
-        titles = {one["properties"]["title"] for one in shown["widgets"]}
-        assert {"Requests", "Latency, ms", "Accounts and logins", "Outbox", "Recent 5xx"} <= titles
-        assert set(names) == {"ColdStarts", "Recent5xx"}
-        namespace = ""
-        for widget in shown["widgets"]:
-            for metric in widget["properties"].get("metrics", []):
-                namespace = metric[0] if metric[0].strip(".") else namespace
-                if namespace == observability.NAMESPACE and metric[1] != "...":
-                    assert metric[1] in observability.METRICS
