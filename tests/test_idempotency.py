@@ -191,9 +191,9 @@ class TestStoredRow:
 
 def claim(database: Database, seconds: float = 0, *, scope: str = "POST /x ", **what: Any) -> Claim | Replay:
     """Claim KEY for the body b"{}", unless `what` says otherwise."""
-    values: dict[str, Any] = {"key": KEY, "request": b"{}", "secret": SECRET} | what
-    secret = values.pop("secret")
-    return idempotency.claim(database, secret, scope=scope, now=NOW + timedelta(seconds=seconds), **values)
+    values: dict[str, Any] = {"key": KEY, "request": b"{}", "secrets": [SECRET]} | what
+    secrets = values.pop("secrets")
+    return idempotency.claim(database, secrets, scope=scope, now=NOW + timedelta(seconds=seconds), **values)
 
 
 def take(database: Database, seconds: float = 0) -> Claim:
@@ -279,7 +279,7 @@ class TestClaim:
 
     @pytest.mark.parametrize(
         "other",
-        [{"scope": "POST /y "}, {"scope": "POST /x a"}, {"key": "other"}, {"secret": bytes(32)}],
+        [{"scope": "POST /y "}, {"scope": "POST /x a"}, {"key": "other"}, {"secrets": [bytes(32)]}],
         ids=str,
     )
     def test_scope_key_and_server_secret_make_the_row(
@@ -287,6 +287,32 @@ class TestClaim:
     ) -> None:
         complete(database, take(database))
         assert isinstance(claim(database, **other), Claim)
+
+    def test_a_record_of_an_older_secret_is_found(self, database: Database) -> None:
+        newest = bytes(32)
+        complete(database, take(database))
+        assert claim(database, secrets=[newest, SECRET]) == Replay(b"200ok")
+        with pytest.raises(IdempotencyKeyReused):
+            claim(database, secrets=[newest, SECRET], request=b"other")
+        assert isinstance(claim(database, secrets=[newest]), Claim)
+
+    def test_while_secrets_change_a_claim_is_still_one(self, database: Database) -> None:
+        """One process knows the old secret alone, the other both."""
+        newest = bytes(32)
+        take(database)
+        with pytest.raises(IdempotencyKeyInProgress):
+            claim(database, 1, secrets=[newest, SECRET])
+        held = claim(database, CLAIM_LEASE.total_seconds(), secrets=[newest, SECRET])
+        assert isinstance(held, Claim)
+        complete(database, held)
+        assert claim(database, 61) == Replay(b"200ok")
+
+    def test_a_new_record_is_made_with_the_first_secret(self, database: Database) -> None:
+        newest = bytes(32)
+        held = claim(database, secrets=[newest, SECRET])
+        assert isinstance(held, Claim)
+        complete(database, held)
+        assert claim(database, secrets=[newest]) == Replay(b"200ok")
 
     def test_scope_and_key_do_not_run_into_each_other(self, database: Database) -> None:
         assert isinstance(claim(database, scope="ab", key="c"), Claim)

@@ -1,8 +1,7 @@
-"""What we seal for ourselves alone: refresh tokens and list cursors, and the keys of each purpose."""
+"""What we seal for ourselves alone: refresh tokens and list cursors."""
 
 import hashlib
 import hmac
-import json
 import tracemalloc
 from collections.abc import Callable
 from uuid import UUID
@@ -12,17 +11,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
-from auth_manager.errors import ConfigurationError, InvalidFields, InvalidRefreshToken
-from auth_manager.settings import Settings
+from auth_manager.errors import InvalidFields, InvalidRefreshToken
+from auth_manager.secret_keys import SecretKeys
 from auth_manager.signing_keys import decode_base64url, encode_base64url
 from auth_manager.tokens import (
     MAXIMUM_CURSOR_LENGTH,
     Cursors,
     RefreshToken,
     RefreshTokens,
-    SecretKeys,
-    derive_key,
-    load_secret_keys,
 )
 
 FIRST = SecretStr("first-0123456789abcdefghijklmnopqrstuvwxyz")
@@ -38,32 +34,6 @@ def memory_of(refuse: Callable[[], bool]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-
-
-class TestDeriveKey:
-    def test_rfc_5869_appendix_a_3(self) -> None:
-        expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
-
-        assert derive_key(b"\x0b" * 22, "").hex() == expected
-
-    def test_it_is_hkdf_sha256(self) -> None:
-        secret = FIRST.get_secret_value().encode()
-        independent = HKDF(hashes.SHA256(), length=32, salt=None, info=b"list cursor").derive(secret)
-
-        assert derive_key(secret, "list cursor") == independent
-
-    def test_each_secret_and_each_purpose_has_its_own_key(self) -> None:
-        keys = [
-            *SecretKeys([FIRST, SECOND]).derive("a"),
-            *SecretKeys([FIRST, SECOND]).derive("b"),
-        ]
-
-        assert len(set(keys)) == 4
-        assert {len(key) for key in keys} == {32}
-
-    def test_no_secret_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="at least one secret"):
-            SecretKeys([])
 
 
 def refresh_tokens(*secrets: SecretStr) -> RefreshTokens:
@@ -212,46 +182,3 @@ class TestCursors:
 
         assert after.open(cursors().seal(b"x", context="c"), context="c") == b"x"
         assert cursor_refused(after.seal(b"x", context="c"), "c")
-
-
-class TestLoadSecretKeys:
-    ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:keys-abcdef"
-    KEYS = ("0123456789abcdefghijklmnopqrstuvwxyz", "zyxwvutsrqponmlkjihgfedcba9876543210")
-
-    def load(self, make_settings: Callable[..., Settings], text: str) -> list[str]:
-        settings = make_settings(secret_keys=(), secret_keys_secret_arn=self.ARN)
-        return [key.get_secret_value() for key in load_secret_keys(settings, {self.ARN: text}.__getitem__)]
-
-    @pytest.mark.parametrize(
-        "text", [",".join(KEYS) + "\n", json.dumps({"keys": KEYS})], ids=["list", "json"]
-    )
-    def test_from_the_secret(self, make_settings: Callable[..., Settings], text: str) -> None:
-        assert self.load(make_settings, text) == list(self.KEYS)
-
-    def test_variables_win(self, make_settings: Callable[..., Settings]) -> None:
-        settings = make_settings(secret_keys_secret_arn=self.ARN)
-        assert load_secret_keys(settings) == settings.secret_keys
-
-    def test_a_secret_that_nobody_can_fetch_is_refused(self, make_settings: Callable[..., Settings]) -> None:
-        with pytest.raises(ConfigurationError, match="AUTH_SECRET_KEYS_SECRET_ARN: secrets cannot be read"):
-            load_secret_keys(make_settings(secret_keys=(), secret_keys_secret_arn=self.ARN))
-
-    @pytest.mark.parametrize(
-        ("text", "reason"),
-        [
-            ("", "there is no key in it"),
-            ('{"keys": []}', "there is no key in it"),
-            ("canary", "a key is under 32 bytes"),
-            ("canary" * 8, "a key is not random"),
-            (f"local-{KEYS[0]}", "a key made for local mode"),
-            ("{canary", "neither keys separated by commas nor"),
-            ('{"canary": []}', "neither keys separated by commas nor"),
-            ('{"keys": [1]}', "neither keys separated by commas nor"),
-        ],
-    )
-    def test_what_is_no_good_key_is_refused_without_repeating_it(
-        self, make_settings: Callable[..., Settings], text: str, reason: str
-    ) -> None:
-        with pytest.raises(ConfigurationError, match=reason) as caught:
-            self.load(make_settings, text)
-        assert "canary" not in str(caught.value)

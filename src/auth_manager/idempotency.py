@@ -11,7 +11,7 @@ Follows draft-ietf-httpapi-idempotency-key-header; failures are not kept, so a r
 import hashlib
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -49,13 +49,14 @@ class Replay:
 
 
 def claim(
-    database: Database, secret: bytes, *, scope: str, key: str, request: bytes, now: datetime
+    database: Database, secrets: Sequence[bytes], *, scope: str, key: str, request: bytes, now: datetime
 ) -> Claim | Replay:
     """Claim `key` for `request`, or find the answer that it already got.
 
     Args:
         database: where claims are kept.
-        secret: the server's key for this purpose.
+        secrets: the server's keys for this purpose. A record made with any of them is found; a new one is
+            made with the first.
         scope: method, path and subject: the same key elsewhere is another key.
         key: what the client sent.
         request: the body's bytes.
@@ -65,17 +66,19 @@ def claim(
         IdempotencyKeyReused: the key came with another body.
         IdempotencyKeyInProgress: the first request still runs.
     """
-    fresh = Claim(
-        key_hash=_digest(secret, "key", scope.encode(), key.encode()),
-        claim_id=new_id(),
-        cipher_key=_digest(secret, "answer", scope.encode(), key.encode(), request),
-    )
-    request_hash = _digest(secret, "request", request)
+    key_hashes = [_digest(secret, "key", scope.encode(), key.encode()) for secret in secrets]
+    request_hashes = [_digest(secret, "request", request) for secret in secrets]
+    claim_id = new_id()
     with database.one_trip() as connection:
         row = connection.fetch_one(
             """
             INSERT INTO idempotency_keys AS k (key_hash, request_hash, claim_id, claimed_until, expires_at)
-            VALUES (%(key_hash)s, %(request_hash)s, %(claim_id)s, %(claimed_until)s, %(expires_at)s)
+            SELECT ours.key_hash, ours.request_hash, %(claim_id)s, %(claimed_until)s, %(expires_at)s
+            FROM unnest(%(key_hashes)s, %(request_hashes)s) WITH ORDINALITY
+                AS ours (key_hash, request_hash, position)
+            ORDER BY EXISTS (SELECT FROM idempotency_keys AS known
+                WHERE known.key_hash = ours.key_hash AND known.expires_at > %(now)s) DESC, position
+            LIMIT 1
             ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE SET
                 request_hash = CASE WHEN k.expires_at <= %(now)s THEN excluded.request_hash
                                     ELSE k.request_hash END,
@@ -89,12 +92,12 @@ def claim(
                         AND k.request_hash = excluded.request_hash)
                     THEN excluded.claimed_until ELSE k.claimed_until END,
                 expires_at = CASE WHEN k.expires_at <= %(now)s THEN excluded.expires_at ELSE k.expires_at END
-            RETURNING request_hash, claim_id, answer
+            RETURNING key_hash, request_hash, claim_id, answer
             """,
             {
-                "key_hash": fresh.key_hash,
-                "request_hash": request_hash,
-                "claim_id": fresh.claim_id,
+                "key_hashes": key_hashes,
+                "request_hashes": request_hashes,
+                "claim_id": claim_id,
                 "claimed_until": now + CLAIM_LEASE,
                 "expires_at": now + LIFETIME,
                 "now": now,
@@ -102,13 +105,15 @@ def claim(
         )
     if row is None:  # an upsert without WHERE always returns its row
         raise IdempotencyKeyInProgress
-    if not hmac.compare_digest(bytes(row["request_hash"]), request_hash):
+    used = key_hashes.index(bytes(row["key_hash"]))
+    if not hmac.compare_digest(bytes(row["request_hash"]), request_hashes[used]):
         raise IdempotencyKeyReused
+    cipher_key = _digest(secrets[used], "answer", scope.encode(), key.encode(), request)
     if row["answer"] is not None:
-        return Replay(_decrypt(fresh.cipher_key, bytes(row["answer"])))
-    if row["claim_id"] != fresh.claim_id:
+        return Replay(_decrypt(cipher_key, bytes(row["answer"])))
+    if row["claim_id"] != claim_id:
         raise IdempotencyKeyInProgress(retry_after=1)
-    return fresh
+    return Claim(key_hashes[used], claim_id, cipher_key)
 
 
 def complete(connection: Connection, held: Claim, answer: bytes) -> None:

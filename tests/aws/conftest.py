@@ -3,12 +3,19 @@
 It refuses a request that botocore would have signed otherwise, so that nothing passes here that AWS refuses.
 """
 
+import asyncio
+import importlib
 import json
+import logging
+import secrets
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -19,18 +26,28 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from auth_manager import observability
+from auth_manager.cached_secret import CachedSecret
+
+API = "auth_manager.entrypoints.lambda_api"
 REGION = "eu-central-1"
+EDGE_REGION = "us-east-1"
 ACCESS_KEY = "AKIDEXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
 
 def authorization_of(
-    url: str, headers: dict[str, str], body: bytes, at: datetime, token: str | None = None
+    url: str,
+    headers: dict[str, str],
+    body: bytes,
+    at: datetime,
+    token: str | None = None,
+    region: str = REGION,
 ) -> str:
     """The Authorization that botocore computes for a POST with these headers at this time."""
     request = AWSRequest("POST", url, data=body, headers=headers)
     request.context["timestamp"] = at.strftime("%Y%m%dT%H%M%SZ")
-    signer = SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY, token), "secretsmanager", REGION)
+    signer = SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY, token), "secretsmanager", region)
     request.headers["X-Amz-Date"] = request.context["timestamp"]
     if token:
         request.headers["X-Amz-Security-Token"] = token
@@ -73,7 +90,10 @@ class SecretsEndpoint:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
-        self.client = boto3.client("secretsmanager", region_name=REGION)
+        self.clients = {
+            region: boto3.client("secretsmanager", region_name=region) for region in (REGION, EDGE_REGION)
+        }
+        self.client = self.clients[REGION]
 
     def create(self, name: str, text: str) -> str:
         """Store a secret; return its ARN."""
@@ -86,14 +106,15 @@ class SecretsEndpoint:
         signed = {name: lowered[name] for name in ("content-type", "x-amz-target")}
         at = datetime.strptime(lowered["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         token = lowered.get("x-amz-security-token")
-        if lowered["authorization"] != authorization_of(self.url + "/", signed, body, at, token):
+        region = lowered["authorization"].split("/")[2]
+        if lowered["authorization"] != authorization_of(self.url + "/", signed, body, at, token, region):
             return 400, {"__type": "InvalidSignatureException"}
         if self.fails_with and self.fails > 0:
             self.fails -= 1
             return 400, {"__type": f"com.amazonaws#{self.fails_with}"}
         assert lowered["x-amz-target"] == "secretsmanager.GetSecretValue"
         try:
-            found = self.client.get_secret_value(**json.loads(body))
+            found = self.clients[region].get_secret_value(**json.loads(body))
         except ClientError as error:
             return 400, {"__type": error.response["Error"]["Code"]}
         return 200, {name: found[name] for name in ("ARN", "SecretString") if name in found}
@@ -118,3 +139,47 @@ def secrets_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretsEndpoin
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
         yield endpoint
         endpoint.close()
+
+
+class Clock:
+    """What the caches take for the time; the rest of the service goes by the real one."""
+
+    def __init__(self) -> None:
+        self.later = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.later
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setitem(CachedSecret.__init__.__kwdefaults__ or {}, "clock", clock)
+    return clock
+
+
+@pytest.fixture
+def start(secrets_endpoint: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], ModuleType]]:
+    """Imports the API's entry point anew, as a new sandbox does; the sinks that it opens are closed."""
+    assert secrets_endpoint
+    service = f"auth-manager-{secrets.token_hex(4)}"
+    monkeypatch.setenv("AUTH_SERVICE_NAME", service)
+    for sink in ("service", "logger", "readable", "metrics", "tracer"):
+        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
+
+    def begin() -> ModuleType:
+        sys.modules.pop(API, None)
+        return importlib.import_module(API)
+
+    yield begin
+    sys.modules.pop(API, None)
+    logging.getLogger(service).handlers.clear()
+    _close_the_loop_of_mangum()
+
+
+def _close_the_loop_of_mangum() -> None:
+    """Mangum leaves one set in the main thread, for as long as a sandbox lives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.get_event_loop().close()
+    asyncio.set_event_loop_policy(None)

@@ -1,28 +1,20 @@
 """The API's handler with its secrets in Secrets Manager: well, slow, throttled, down; cold and warm."""
 
-import asyncio
-import importlib
 import json
-import logging
-import secrets as secrets_of_python
-import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import snapshot_restore_py
 
-from auth_manager import observability
 from auth_manager.aws import secrets
-from auth_manager.cached_secret import CachedSecret
 from auth_manager.errors import ConfigurationError
 from auth_manager.signing_keys import generate_signing_key, serialize_key_set
 
 SECRET_KEYS = "0123456789abcdefghijklmnopqrstuvwxyz-test-only"
-MODULE = "auth_manager.entrypoints.lambda_api"
 Start = Callable[[], ModuleType]
 
 
@@ -36,7 +28,7 @@ def event(method: str, path: str, body: object = None, token: str | None = None)
     }
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def arns(
     secrets_endpoint: Any,
     database: object,  # noqa: ARG001 -- its tables are empty
@@ -56,55 +48,6 @@ def arns(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(secrets, "TIMEOUT", 0.3)
     return made
-
-
-@pytest.fixture(autouse=True)
-def _fresh_telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The entry point switches sinks on; none of them stays behind."""
-    monkeypatch.setattr(observability, "SERVICE", f"auth-manager-{secrets_of_python.token_hex(4)}")
-    for sink in ("logger", "readable", "metrics", "tracer"):
-        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
-    yield
-    logging.getLogger(observability.SERVICE).handlers.clear()
-
-
-class Clock:
-    """What the caches take for the time; the rest of the service goes by the real one."""
-
-    def __init__(self) -> None:
-        self.later = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.later
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setitem(CachedSecret.__init__.__kwdefaults__ or {}, "clock", clock)
-    return clock
-
-
-@pytest.fixture
-def start(arns: dict[str, str]) -> Iterator[Start]:
-    """Imports the entry point anew, as a new sandbox does."""
-    assert arns
-
-    def begin() -> ModuleType:
-        sys.modules.pop(MODULE, None)
-        return importlib.import_module(MODULE)
-
-    yield begin
-    sys.modules.pop(MODULE, None)
-    _close_the_loop_of_mangum()
-
-
-def _close_the_loop_of_mangum() -> None:
-    """Mangum leaves one set in the main thread, for as long as a sandbox lives."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        asyncio.get_event_loop().close()
-    asyncio.set_event_loop_policy(None)
 
 
 def assert_is_unavailable(answer: dict[str, Any]) -> None:
@@ -179,7 +122,7 @@ class TestCold:
 
 class TestWarm:
     def test_it_serves_from_its_cache_while_secrets_manager_is_down(
-        self, start: Start, secrets_endpoint: Any, clock: Clock
+        self, start: Start, secrets_endpoint: Any, clock: Any
     ) -> None:
         handler = start().handler
         person = {"email": "warm@example.com", "password": "a long and dull passphrase"}
@@ -191,10 +134,33 @@ class TestWarm:
         assert login["statusCode"] == 200
         token = json.loads(login["body"])["access_token"]
         assert handler(event("GET", "/auth/me", token=token), None)["statusCode"] == 200
-        assert asked < secrets_endpoint.calls <= asked + 2, "two attempts, then ten seconds of rest"
+        assert asked < secrets_endpoint.calls <= asked + 4, "two attempts each, then ten seconds of rest"
+
+    def test_a_refresh_token_of_a_younger_secret_key_is_traded(
+        self, start: Start, secrets_endpoint: Any, arns: dict[str, str], clock: Any
+    ) -> None:
+        """AUTH_SECRET_KEYS is rotated without a deploy; another sandbox noticed first."""
+        behind = start().handler
+        person = {"email": "turn@example.com", "password": "a long and dull passphrase"}
+        assert behind(event("POST", "/auth/register", person), None)["statusCode"] == 201
+        old = json.loads(behind(event("POST", "/auth/login", person), None)["body"])["refresh_token"]
+        secrets_endpoint.client.put_secret_value(
+            SecretId=arns["AUTH_SECRET_KEYS_SECRET_ARN"],
+            SecretString=json.dumps({"keys": [SECRET_KEYS[::-1], SECRET_KEYS]}),
+        )
+        ahead = start().handler
+        clock.later = 11
+
+        def trade(handler: Any, token: str) -> Any:
+            return handler(event("POST", "/auth/refresh", {"refresh_token": token}), None)
+
+        by_ahead = trade(ahead, old)
+        assert by_ahead["statusCode"] == 200
+        assert trade(behind, json.loads(by_ahead["body"])["refresh_token"])["statusCode"] == 200
+        assert trade(behind, "rt_" + "A" * 76)["statusCode"] == 401
 
     def test_a_token_of_a_younger_key_set_is_verified(
-        self, start: Start, secrets_endpoint: Any, arns: dict[str, str], signing_keys: str, clock: Clock
+        self, start: Start, secrets_endpoint: Any, arns: dict[str, str], signing_keys: str, clock: Any
     ) -> None:
         """Another sandbox already signs with a key that this one has never seen."""
         behind = start().handler
@@ -221,3 +187,58 @@ class TestWarm:
         assert seen_by(behind) == 200
         assert [seen_by(behind) for _ in range(5)] == [200] * 5
         assert secrets_endpoint.calls == asked + 1
+
+
+def restore() -> None:
+    """Take a snapshot and restore it, as Lambda's runtime does."""
+    for registered in reversed(snapshot_restore_py.get_before_snapshot()):
+        registered[0](*registered[1], **registered[2])
+    for registered in snapshot_restore_py.get_after_restore():
+        registered[0](*registered[1], **registered[2])
+
+
+class TestRestored:
+    """SnapStart: secrets are those of now, and not those of the day the snapshot was taken."""
+
+    @pytest.fixture(autouse=True)
+    def _snap_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start")
+        monkeypatch.setattr(snapshot_restore_py, "_before_snapshot_registry", [])
+        monkeypatch.setattr(snapshot_restore_py, "_after_restore_registry", [])
+
+    def test_a_key_withdrawn_meanwhile_signs_nothing(
+        self, start: Start, secrets_endpoint: Any, arns: dict[str, str]
+    ) -> None:
+        handler = start().handler
+        jwks = event("GET", "/.well-known/jwks.json")
+        [withdrawn] = json.loads(handler(jwks, None)["body"])["keys"]
+        secrets_endpoint.client.put_secret_value(
+            SecretId=arns["AUTH_SIGNING_KEYS_SECRET_ARN"],
+            SecretString=serialize_key_set([generate_signing_key("RS256")]),
+        )
+
+        restore()
+
+        [published] = json.loads(handler(jwks, None)["body"])["keys"]
+        assert published["kid"] != withdrawn["kid"]
+
+    def test_while_secrets_manager_is_down_it_is_cold_and_not_warm(
+        self, start: Start, secrets_endpoint: Any
+    ) -> None:
+        handler = start().handler
+        assert handler(event("GET", "/health/ready"), None)["statusCode"] == 200
+        secrets_endpoint.fails_with, secrets_endpoint.fails = "AccessDeniedException", 10_000
+
+        restore()
+
+        assert_is_unavailable(handler(event("GET", "/health/ready"), None))
+        secrets_endpoint.fails = 0
+        time.sleep(1.05)
+        assert handler(event("GET", "/health/ready"), None)["statusCode"] == 200
+
+    def test_it_asks_for_each_secret_once(self, start: Start, secrets_endpoint: Any) -> None:
+        handler = start().handler
+        asked = secrets_endpoint.calls
+        restore()
+        assert handler(event("GET", "/health/ready"), None)["statusCode"] == 200
+        assert secrets_endpoint.calls == asked + 3

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from auth_manager.aws import secrets
-from auth_manager.aws.secrets import fetch_secret
+from auth_manager.aws.secrets import fetch_previous_secret, fetch_secret
 from auth_manager.errors import ServiceUnavailable
 
 
@@ -25,6 +25,14 @@ class TestFetchSecret:
         client.put_secret_value(SecretId=arn, SecretString="second")
 
         assert fetch_secret(arn) == "second"
+
+    def test_of_the_region_that_the_arn_names(self, client: Any, secrets_endpoint: Any) -> None:
+        """The edge's secret is in us-east-1, wherever the function is."""
+        there = secrets_endpoint.clients["us-east-1"]
+        arn = there.create_secret(Name="origin", SecretString="far away")["ARN"]
+        assert client.meta.region_name != "us-east-1"
+
+        assert fetch_secret(arn) == "far away"
 
     def test_an_unknown_secret_fails_closed(self, client: Any) -> None:  # noqa: ARG002 -- either way
         with pytest.raises(ServiceUnavailable):
@@ -83,3 +91,23 @@ class TestFetchSecret:
 
             with pytest.raises(ServiceUnavailable):
                 fetch_secret(arn)
+
+
+class TestFetchPreviousSecret:
+    def test_the_text_of_the_version_before(self, client: Any) -> None:
+        arn = client.create_secret(Name="origin", SecretString="first")["ARN"]
+        client.put_secret_value(SecretId=arn, SecretString="second")
+
+        assert fetch_previous_secret(arn) == "first"
+
+    def test_before_a_rotation_there_is_none(self, client: Any) -> None:
+        arn = client.create_secret(Name="origin", SecretString="first")["ARN"]
+
+        assert fetch_previous_secret(arn) is None
+
+    def test_refused_it_fails_closed(self, secrets_endpoint: Any) -> None:
+        arn = secrets_endpoint.create("origin", "first")
+        secrets_endpoint.fails_with, secrets_endpoint.fails = "AccessDeniedException", 9
+
+        with pytest.raises(ServiceUnavailable):
+            fetch_previous_secret(arn)

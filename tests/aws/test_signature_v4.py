@@ -1,7 +1,10 @@
 """Signatures, each held against botocore's own for the same moment."""
 
 import json
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest.mock import patch
 
@@ -117,6 +120,38 @@ class TestRdsToken:
         assert sorted(made.partition("?")[2].split("&")) == sorted(expected.partition("?")[2].split("&"))
 
 
+@pytest.fixture
+def sandbox_credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What gives a SnapStart sandbox its credentials, others each time; the requests it got."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"GET {self.path} {self.headers['Authorization']}")
+            n = len(asked)
+            found = {"AccessKeyId": f"AKID{n}", "SecretAccessKey": f"secret-{n}", "Token": f"session-{n}"}
+            content = json.dumps(found | {"Expiration": "2030-01-01T00:00:00Z"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        uri = f"http://127.0.0.1:{server.server_port}/creds"
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri)
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "lambda-token")
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
 class TestEnvironmentCredentials:
     def test_what_lambda_sets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
@@ -130,6 +165,35 @@ class TestEnvironmentCredentials:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
         monkeypatch.delenv(missing)
+
+        assert environment_credentials() is None
+
+    def test_under_snap_start_they_are_asked_for_each_time(
+        self, sandbox_credentials: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They come from inside the sandbox, and the environment is as old as the snapshot."""
+        first, second = environment_credentials(), environment_credentials()
+
+        assert first == Credentials("AKID1", "secret-1", "session-1")
+        assert second == Credentials("AKID2", "secret-2", "session-2")
+        assert sandbox_credentials == ["GET /creds lambda-token"] * 2
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        assert environment_credentials() == Credentials("AKIDEXAMPLE", SECRET_KEY, None)
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "",
+            "https://127.0.0.1/x",
+            "http://169.254.170.23/x",
+            "http://example.com/x",
+            "http://127.0.0.1:1/x",
+        ],
+    )
+    def test_other_places_are_for_boto3(self, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri)
 
         assert environment_credentials() is None
 

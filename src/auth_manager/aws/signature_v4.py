@@ -15,10 +15,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
+from auth_manager.spending import spending
+
 _ALGORITHM = "AWS4-HMAC-SHA256"
+_CREDENTIALS_TIMEOUT = 1.0
+"""Seconds for an answer of the sandbox itself."""
+
 _EMPTY_BODY = hashlib.sha256(b"").hexdigest()
 
 
@@ -32,7 +38,7 @@ class AwsRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a Lambda sandbox finds in its environment."""
+    """What a Lambda sandbox signs with."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -40,12 +46,37 @@ class Credentials:
 
 
 def environment_credentials() -> Credentials | None:
-    """Return the credentials of the environment, None where they come from elsewhere (a profile, a role)."""
+    """Return the credentials of the environment, None where they come from elsewhere (a profile, a role).
+
+    Under SnapStart the environment is as old as the snapshot. It has the address in the sandbox that gives
+    the credentials of now, which are asked for each time.
+    """
     access_key = os.environ.get("AWS_ACCESS_KEY_ID")
     secret_key = os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not access_key or not secret_key:
-        return None
+        return _sandbox_credentials()
     return Credentials(access_key, secret_key, os.environ.get("AWS_SESSION_TOKEN") or None)
+
+
+def _sandbox_credentials() -> Credentials | None:
+    """Ask where AWS_CONTAINER_CREDENTIALS_FULL_URI says, on loopback alone: boto3 knows the other places."""
+    uri = urlsplit(os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", ""))
+    try:
+        if uri.scheme != "http" or not ip_address(uri.hostname or "").is_loopback:
+            return None
+    except ValueError:
+        return None
+    connection = http.client.HTTPConnection(uri.netloc, timeout=_CREDENTIALS_TIMEOUT)
+    try:
+        token = os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+        path = uri._replace(scheme="", netloc="").geturl()
+        connection.request("GET", path, headers={"authorization": token})
+        found = json.loads(connection.getresponse().read())
+        return Credentials(found["AccessKeyId"], found["SecretAccessKey"], found["Token"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
 
 
 def call_json(
@@ -57,8 +88,9 @@ def call_json(
     credentials: Credentials,
     now: datetime,
     timeout: float,
+    version: Literal["1.0", "1.1"] = "1.1",
 ) -> dict[str, Any]:
-    """POST one action of a JSON 1.1 protocol service; AWS_ENDPOINT_URL is honoured.
+    """POST one action of a JSON protocol service; AWS_ENDPOINT_URL is honoured.
 
     Args:
         service: its endpoint prefix, which is also its signing name.
@@ -68,6 +100,7 @@ def call_json(
         credentials: who signs.
         now: the time of the signature.
         timeout: seconds to connect, and again for each read.
+        version: of the service's JSON protocol.
 
     Raises:
         AwsRefused: with AWS's code; "" when there was no answer.
@@ -77,7 +110,7 @@ def call_json(
     body = json.dumps(payload).encode()
     headers = sign_headers(
         host=endpoint.netloc,
-        headers={"content-type": "application/x-amz-json-1.1", "x-amz-target": target},
+        headers={"content-type": f"application/x-amz-json-{version}", "x-amz-target": target},
         body=body,
         service=service,
         region=region,
@@ -88,9 +121,10 @@ def call_json(
     connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = connect(endpoint.netloc, timeout=timeout)
     try:
-        connection.request("POST", "/", body=body, headers=headers)
-        answer = connection.getresponse()
-        content = json.loads(answer.read() or b"{}")
+        with spending("aws_calls"):
+            connection.request("POST", "/", body=body, headers=headers)
+            answer = connection.getresponse()
+            content = json.loads(answer.read() or b"{}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise AwsRefused("") from error
     finally:

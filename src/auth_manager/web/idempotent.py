@@ -47,7 +47,7 @@ async def answer_once(
     def run() -> Answer:
         held = idempotency.claim(
             call.resources.database,
-            call.resources.idempotency_key,
+            call.resources.secret_keys.derive("idempotency"),
             scope=scope,
             key=key,
             request=body,
