@@ -51,6 +51,7 @@ class TestNormalizeEmail:
             "canary@example.com\n",
             "Canary <canary@example.com>",
             "canary@example.com,b@example.com",
+            "=?utf-8?b?DQpCY2M6?=@canary.example.com",
             "canary@-example.com",
             "canary\u200b@example.com\u0000",
             "canary@" + "a" * 64 + ".com",

@@ -12,7 +12,7 @@ from auth_manager.database import Database
 from auth_manager.errors import ServiceUnavailable
 from auth_manager.ids import new_id
 from auth_manager.maintenance import clean_up, relay_outbox
-from auth_manager.outbox import CLAIM, OutboxMessage
+from auth_manager.outbox import CLAIM
 from auth_manager.rate_limits import Limit
 
 NOW = datetime(2026, 11, 22, 6, 40, tzinfo=UTC)
@@ -58,7 +58,7 @@ def add_counter(database: Database, key: str, **columns: Any) -> None:
 
 class TestCleanUp:
     def clean(self, database: Database, **options: Any) -> dict[str, int]:
-        return clean_up(database, now=NOW, session_retention=RETENTION, **options)
+        return clean_up(database, now=NOW, session_retention=RETENTION, outbox_retention=7 * DAY, **options)
 
     def test_sessions_go_some_time_after_their_end(self, database: Database) -> None:
         kept = {
@@ -113,6 +113,56 @@ class TestCleanUp:
         [row] = query(database, "SELECT count FROM rate_limits")
         assert row["count"] == min(failures + 1, 100)
 
+    def test_secrets_go_when_they_expired_used_or_not(self, database: Database) -> None:
+        for expires_at, used in (
+            (NOW + DAY, False),
+            (NOW + DAY, True),
+            (NOW - timedelta(minutes=59), False),
+            (NOW - DAY, False),
+            (NOW - DAY, True),
+        ):
+            query(
+                database,
+                """
+                INSERT INTO one_time_secrets (id, purpose, limit_key, created_at, expires_at, used_at,
+                                              used_by)
+                VALUES (%(id)s, 'invitation', 'x', now(), %(expires_at)s, %(used_at)s, %(used_by)s)
+                """,
+                {
+                    "id": new_id(),
+                    "expires_at": expires_at,
+                    "used_at": NOW if used else None,
+                    "used_by": new_id() if used else None,
+                },
+            )
+
+        assert self.clean(database)["one_time_secrets"] == 2
+        assert len(query(database, "SELECT 1 FROM one_time_secrets")) == 3
+
+    def test_messages_go_after_their_retention_sent_or_not(self, database: Database) -> None:
+        for age, sent_at in ((6 * DAY, None), (8 * DAY, None), (8 * DAY, NOW)):
+            query(
+                database,
+                "INSERT INTO outbox (id, kind, recipient, created_at, sent_at)"
+                " VALUES (%(id)s, 'verify_email', 'a@b.c', %(at)s, %(sent_at)s)",
+                {"id": new_id(), "at": NOW - age, "sent_at": sent_at},
+            )
+
+        assert self.clean(database)["outbox"] == 2
+        assert len(query(database, "SELECT 1 FROM outbox")) == 1
+
+    def test_devices_go_when_nobody_came_back(self, database: Database) -> None:
+        owner = add_session(database, expires_at=NOW + DAY)
+        for number, age in enumerate((399 * DAY, 401 * DAY)):
+            query(
+                database,
+                "INSERT INTO known_devices VALUES (%(owner)s, %(hash)s, %(seen)s, %(seen)s)",
+                {"owner": owner, "hash": bytes([number]), "seen": NOW - age},
+            )
+
+        assert self.clean(database)["known_devices"] == 1
+        assert len(query(database, "SELECT 1 FROM known_devices")) == 1
+
     def test_it_works_in_batches_until_its_time_is_up(self, database: Database) -> None:
         for number in range(7):
             add_counter(database, f"{number}", count=0)
@@ -146,23 +196,20 @@ class Queue:
     """What was handed over; `refuses` stay out, `down` fails all, `killed` fails after the fact."""
 
     def __init__(self) -> None:
-        self.taken: list[OutboxMessage] = []
+        self.taken: list[UUID] = []
         self.refuses: set[UUID] = set()
         self.failure: BaseException | None = None
         self.after = False
 
-    def send(self, messages: Sequence[OutboxMessage]) -> list[UUID]:
-        assert 0 < len(messages) <= 10
+    def send(self, ids: Sequence[UUID]) -> list[UUID]:
+        assert 0 < len(ids) <= 10
         if self.failure and not self.after:
             raise self.failure
-        taken = [message for message in messages if message.id not in self.refuses]
+        taken = [each for each in ids if each not in self.refuses]
         self.taken += taken
         if self.failure:
             raise self.failure
-        return [message.id for message in taken]
-
-    def ids(self) -> list[UUID]:
-        return [message.id for message in self.taken]
+        return taken
 
 
 class Killed(BaseException):
@@ -183,7 +230,7 @@ class TestRelayOutbox:
         ids = add_messages(database, 25)
 
         assert relay_outbox(database, queue.send, now=NOW) == {"relayed": 25, "failed": 0}
-        assert sorted(queue.ids()) == sorted(ids)
+        assert sorted(queue.taken) == sorted(ids)
         assert relay_outbox(database, queue.send, now=NOW + DAY) == {"relayed": 0, "failed": 0}
         rows = query(database, "SELECT relayed_at, attempts FROM outbox")
         assert {(row["relayed_at"], row["attempts"]) for row in rows} == {(NOW, 1)}
@@ -196,7 +243,7 @@ class TestRelayOutbox:
         assert relay_outbox(database, queue.send, now=NOW + CLAIM / 2) == {"relayed": 0, "failed": 0}
         queue.refuses = set()
         assert relay_outbox(database, queue.send, now=NOW + CLAIM) == {"relayed": 1, "failed": 0}
-        assert queue.ids()[-1] == refused
+        assert queue.taken[-1] == refused
 
     @pytest.mark.parametrize("after", [False, True], ids=["before it has them", "after"])
     @pytest.mark.parametrize("failure", [ServiceUnavailable(), Killed()], ids=["down", "killed"])
@@ -211,19 +258,19 @@ class TestRelayOutbox:
         assert waiting(database) == 12
         queue.failure = None
         relay_outbox(database, queue.send, now=NOW + CLAIM)
-        assert set(queue.ids()) == set(ids)
+        assert set(queue.taken) == set(ids)
         assert waiting(database) == 0
 
     def test_two_relays_share_the_work(self, database: Database, queue: Queue) -> None:
         ids = add_messages(database, 25)
         other = Queue()
 
-        def send(messages: Sequence[OutboxMessage]) -> list[UUID]:
+        def send(ids: Sequence[UUID]) -> list[UUID]:
             relay_outbox(database, other.send, now=NOW)
-            return queue.send(messages)
+            return queue.send(ids)
 
         relay_outbox(database, send, now=NOW)
-        assert sorted(queue.ids() + other.ids()) == sorted(ids)
+        assert sorted(queue.taken + other.taken) == sorted(ids)
 
     def test_it_stops_when_its_time_is_up(self, database: Database, queue: Queue) -> None:
         add_messages(database, 25)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from auth_manager.database import Connection
+from auth_manager.database import Connection, Row
 from auth_manager.ids import new_id
 
 
@@ -17,13 +17,15 @@ class Origin:
     """Where a request came from, and when.
 
     `address` is the peer's IP address as the gateway saw it, None when there is no network peer (the command
-    line); `user_agent` is printable and at most 512 characters.
+    line); `user_agent` is printable and at most 512 characters; `locale` is the language that was asked
+    for, of those we speak.
     """
 
     address: str | None
     user_agent: str
     request_id: str
     now: datetime
+    locale: str | None = None
 
 
 def append(
@@ -33,15 +35,28 @@ def append(
     *,
     account_id: UUID | None = None,
     session_id: UUID | None = None,
+    owner_of: str | None = None,
     failure: str | None = None,
 ) -> None:
-    """Queue one event; `failure` is the stable reason of a failed attempt, None for a success."""
+    """Queue one event.
+
+    Args:
+        connection: of the transaction that does what the event says.
+        event: what happened.
+        origin: where it came from.
+        account_id: whose account it concerns.
+        session_id: and which session.
+        owner_of: instead of `account_id`, a normalised e-mail address: of whoever has it, if anybody does.
+        failure: the stable reason of a failed attempt, None for a success.
+    """
     connection.add(
         """
         INSERT INTO audit_events (id, occurred_at, event, outcome, reason, account_id, session_id,
                                   address, user_agent, request_id)
-        VALUES (%(id)s, %(now)s, %(event)s, %(outcome)s, %(reason)s, %(account_id)s, %(session_id)s,
-                %(address)s, %(user_agent)s, %(request_id)s)
+        VALUES (%(id)s, %(now)s, %(event)s, %(outcome)s, %(reason)s,
+                COALESCE(%(account_id)s::uuid,
+                         (SELECT id FROM accounts WHERE email_normalized = %(owner_of)s)),
+                %(session_id)s, %(address)s, %(user_agent)s, %(request_id)s)
         ON CONFLICT ON CONSTRAINT audit_events_pkey DO NOTHING -- sent twice, written once
         """,
         {
@@ -51,9 +66,32 @@ def append(
             "outcome": "failure" if failure else "success",
             "reason": failure,
             "account_id": account_id,
+            "owner_of": owner_of,
             "session_id": session_id,
             "address": origin.address,
             "user_agent": origin.user_agent,
             "request_id": origin.request_id,
         },
+    )
+
+
+def list_of(connection: Connection, account_id: UUID, *, limit: int) -> list[Row]:
+    """Return the latest events of an account, newest first, in one round trip: for its owner's export."""
+    return connection.fetch_all(
+        """
+        SELECT occurred_at, event, outcome, reason, session_id, host(address) AS address, user_agent
+        FROM audit_events WHERE account_id = %(account_id)s ORDER BY id DESC LIMIT %(limit)s
+        """,
+        {"account_id": account_id, "limit": limit},
+    )
+
+
+def anonymise(connection: Connection, account_id: UUID) -> None:
+    """Queue the removal of addresses and user agents from an account's events; the events stay."""
+    connection.add(
+        """
+        UPDATE audit_events SET address = NULL, user_agent = ''
+        WHERE account_id = %(account_id)s AND (address IS NOT NULL OR user_agent <> '')
+        """,
+        {"account_id": account_id},
     )

@@ -68,6 +68,13 @@ class MalformedRequest(AuthError):
     code = "malformed_request"
 
 
+class OriginRefused(AuthError):
+    """Requests are taken from the edge alone."""
+
+    status = 403
+    code = "origin_refused"
+
+
 class NotFound(AuthError):
     """There is nothing here."""
 
@@ -124,6 +131,13 @@ class TooManyRequests(AuthError):
     code = "too_many_requests"
 
 
+class CrossSiteRequest(AuthError):
+    """This form was not sent from one of our own pages."""
+
+    status = 403
+    code = "cross_site_request"
+
+
 # --- accounts --------------------------------------------------------------------------------------
 
 
@@ -170,6 +184,20 @@ class EmailNotVerified(AuthError):
 
     status = 403
     code = "email_not_verified"
+
+
+class InvalidOneTimeSecret(AuthError):
+    """The code or the link is not valid, or was used before."""
+
+    status = 400
+    code = "invalid_one_time_secret"
+
+
+class SignUpClosed(AuthError):
+    """An account needs an invitation here."""
+
+    status = 403
+    code = "sign_up_closed"
 
 
 # --- tokens and sessions ---------------------------------------------------------------------------

@@ -26,6 +26,9 @@ def normalize_email(address: str) -> str:
 
     if len(address) > MAXIMUM_EMAIL:
         raise ValueError(f"The address is over {MAXIMUM_EMAIL} characters.")
+    if "=?" in address:
+        # RFC 2047 section 5: no encoded word in an address; Python's email decodes one, line breaks included.
+        raise ValueError("This is not an e-mail address that mail can reach.")
     try:
         return validate_email(address, check_deliverability=False).normalized.lower()
     except EmailNotValidError:

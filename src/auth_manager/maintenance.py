@@ -7,15 +7,22 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from auth_manager import idempotency, outbox, rate_limits
+from auth_manager import idempotency, known_devices, one_time_secrets, outbox, rate_limits
+from auth_manager.audit import Origin
 from auth_manager.database import Connection, Database
+from auth_manager.erasure.service import erase_due
 from auth_manager.errors import ServiceUnavailable
 from auth_manager.observability import count, log_event
-from auth_manager.outbox import OutboxMessage
 from auth_manager.sessions import store as sessions_store
 
 BATCH = 1000
 """Rows of one transaction."""
+
+ERASURE_BATCH = 50
+"""Accounts of one transaction: each takes its sessions and mails with it."""
+
+DEVICE_RETENTION = timedelta(days=400)
+"""Since its last sign-in, a device is known."""
 
 MARGIN = timedelta(hours=1)
 """By how much our clock may be fast before something is deleted that another one still counts."""
@@ -23,8 +30,8 @@ MARGIN = timedelta(hours=1)
 RELAY_BATCH = 10
 """Messages of one SendMessageBatch."""
 
-Send = Callable[[Sequence[OutboxMessage]], Collection[UUID]]
-"""Hands messages over; returns the ids of those that were taken."""
+HandOver = Callable[[Sequence[UUID]], Collection[UUID]]
+"""Hands messages over by their ids; returns those that were taken."""
 
 
 def clean_up(
@@ -32,6 +39,7 @@ def clean_up(
     *,
     now: datetime,
     session_retention: timedelta,
+    outbox_retention: timedelta,
     may_go_on: Callable[[], bool] = lambda: True,
     batch: int = BATCH,
 ) -> dict[str, int]:
@@ -41,6 +49,7 @@ def clean_up(
         database: to clean.
         now: the current time.
         session_retention: how long a session is kept after its end.
+        outbox_retention: how long a message is kept after it was written.
         may_go_on: asked before each batch; what is left then is for the next run.
         batch: rows of one transaction.
     """
@@ -53,6 +62,15 @@ def clean_up(
         ),
         "rate_limits": lambda connection: rate_limits.delete_meaningless(
             connection, before=now - MARGIN, limit=batch
+        ),
+        "one_time_secrets": lambda connection: one_time_secrets.delete_over(
+            connection, before=now - MARGIN, limit=batch
+        ),
+        "outbox": lambda connection: outbox.delete_over(
+            connection, before=now - MARGIN - outbox_retention, limit=batch
+        ),
+        "known_devices": lambda connection: known_devices.delete_unused(
+            connection, before=now - DEVICE_RETENTION, limit=batch
         ),
     }
     removed = dict.fromkeys(tables, 0)
@@ -68,8 +86,22 @@ def clean_up(
     return removed
 
 
+def erase_accounts(
+    database: Database, origin: Origin, *, may_go_on: Callable[[], bool] = lambda: True
+) -> int:
+    """Erase the accounts that their owners deleted and did not keep; return how many."""
+    erased = 0
+    while may_go_on():
+        batch = erase_due(database, origin, limit=ERASURE_BATCH)
+        erased += batch
+        if batch < ERASURE_BATCH:
+            break
+    log_event("accounts_erased", erased=erased)
+    return erased
+
+
 def relay_outbox(
-    database: Database, send: Send, *, now: datetime, may_go_on: Callable[[], bool] = lambda: True
+    database: Database, hand_over: HandOver, *, now: datetime, may_go_on: Callable[[], bool] = lambda: True
 ) -> dict[str, int]:
     """Hand every waiting message to the queue, at least once; return how many were taken and refused.
 
@@ -81,18 +113,18 @@ def relay_outbox(
     relayed = failed = 0
     while may_go_on():
         with database.one_trip() as connection:
-            messages = outbox.claim(connection, now=now, limit=RELAY_BATCH)
-        if not messages:
+            ids = outbox.claim(connection, now=now, limit=RELAY_BATCH)
+        if not ids:
             break
         try:
-            taken = send(messages)
+            taken = hand_over(ids)
         except ServiceUnavailable:
-            count("outbox_failed", len(messages))
+            count("outbox_failed", len(ids))
             raise
         with database.one_trip() as connection:
             outbox.mark_relayed(connection, taken, now=now)
         relayed += len(taken)
-        failed += len(messages) - len(taken)
+        failed += len(ids) - len(taken)
     if relayed:
         count("outbox_relayed", relayed)
     if failed:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from auth_manager.database import Connection
+from auth_manager.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,21 @@ def unknown_key(identifier: str) -> str:
     return f"login:unknown:{hashlib.sha256(identifier.encode()).hexdigest()}"
 
 
+def recipient_key(purpose: str, email_normalized: str) -> str:
+    """Key the mails of one purpose to one address, without keeping the address."""
+    return f"mail:{purpose}:{hashlib.sha256(email_normalized.encode()).hexdigest()}"
+
+
+def account_limit(settings: Settings) -> Limit:
+    """Return how often the secrets of an account may be guessed in a row (ASVS 6.3.1)."""
+    return Limit(
+        maximum=settings.login_failures_before_lock,
+        free=settings.login_failures_before_delay,
+        delay=timedelta(seconds=settings.login_delay),
+        delay_maximum=timedelta(seconds=settings.login_delay_maximum),
+    )
+
+
 def reserve(connection: Connection, key: str, limit: Limit, now: datetime) -> datetime | None:
     """Reserve one attempt in one round trip; return None, or when the next one may come."""
     row = connection.fetch_one(
@@ -74,6 +90,86 @@ def reserve(connection: Connection, key: str, limit: Limit, now: datetime) -> da
             %(limit_delay)s, %(limit_delay_maximum)s)
         """,
         {"key": key, "now": now, **limit.parameters("limit")},
+    )
+    retry_at: datetime | None = row["retry_at"] if row else None
+    return retry_at
+
+
+def reserve_mail(
+    connection: Connection,
+    settings: Settings,
+    *,
+    purpose: str,
+    address: str | None,
+    email_normalized: str,
+    now: datetime,
+) -> datetime | None:
+    """Count one mail against who asks for it and who gets it; return None, or when the next one may come.
+
+    By the e-mail address that was typed, whether anybody has it or not.
+    """
+    window = timedelta(seconds=settings.mail_window)
+    return _reserve_both(
+        connection,
+        (address_key("mail", address), Limit(maximum=settings.mail_requests_per_address, window=window)),
+        (recipient_key(purpose, email_normalized), _recipient_limit(settings)),
+        now,
+    )
+
+
+def reserve_registration(
+    connection: Connection,
+    settings: Settings,
+    *,
+    address: str | None,
+    email_normalized: str,
+    now: datetime,
+) -> datetime | None:
+    """Count one registration against who sends it; where each one sends a mail, against its recipient too."""
+    by_client = Limit(
+        maximum=settings.registrations_per_address, window=timedelta(seconds=settings.registration_window)
+    )
+    if not settings.require_verified_email:
+        return reserve(connection, address_key("register", address), by_client, now)
+    return _reserve_both(
+        connection,
+        (address_key("register", address), by_client),
+        (recipient_key("register", email_normalized), _recipient_limit(settings)),
+        now,
+    )
+
+
+def _recipient_limit(settings: Settings) -> Limit:
+    return Limit(maximum=settings.mails_per_recipient, window=timedelta(seconds=settings.mail_window))
+
+
+def _reserve_both(
+    connection: Connection, client: tuple[str, Limit], recipient: tuple[str, Limit], now: datetime
+) -> datetime | None:
+    """Reserve in one round trip; a client that is refused counts nothing against the recipient."""
+    row = connection.fetch_one(
+        """
+        SELECT COALESCE(of_client.retry_at, of_recipient.retry_at) AS retry_at
+        FROM reserve_attempt(
+            %(client_key)s, %(now)s, %(client_maximum)s, %(client_window)s, %(client_free)s,
+            %(client_delay)s, %(client_delay_maximum)s
+        ) AS of_client
+        LEFT JOIN LATERAL (
+            SELECT reservation.*
+            FROM (SELECT %(recipient_key)s AS key WHERE of_client.retry_at IS NULL OFFSET 0) AS allowed
+            CROSS JOIN LATERAL reserve_attempt(
+                allowed.key, %(now)s, %(recipient_maximum)s, %(recipient_window)s, %(recipient_free)s,
+                %(recipient_delay)s, %(recipient_delay_maximum)s
+            ) AS reservation
+        ) AS of_recipient ON true
+        """,
+        {
+            "client_key": client[0],
+            "recipient_key": recipient[0],
+            "now": now,
+            **client[1].parameters("client"),
+            **recipient[1].parameters("recipient"),
+        },
     )
     retry_at: datetime | None = row["retry_at"] if row else None
     return retry_at

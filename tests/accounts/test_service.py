@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from auth_manager.accounts import Account
 from auth_manager.accounts.service import (
     ProfilePatch,
+    Registered,
     Registration,
     change_profile,
     create_verified,
-    delete_own_account,
     get_profile,
     register,
 )
 from auth_manager.audit import Origin
 from auth_manager.database import Row
+from auth_manager.erasure.service import delete_own_account
 from auth_manager.errors import (
     EmailTaken,
     InvalidFields,
@@ -69,7 +69,7 @@ class TestRegister:
     def test_the_limit_is_for_each_address_and_window(self, make_resources: Callable[..., Resources]) -> None:
         resources = make_resources(registrations_per_address=1, registration_window=600)
 
-        def attempt(number: int, seconds: float, address: str) -> Account | None:
+        def attempt(number: int, seconds: float, address: str) -> Registered:
             return register(resources, at(seconds, address), Registration(f"{number}@example.com", PASSWORD))
 
         attempt(1, 0, "2001:db8::1")

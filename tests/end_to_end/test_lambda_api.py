@@ -4,6 +4,8 @@ import base64
 import copy
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +50,9 @@ EXPECTED_HOSTILE = {
     "body-not-text": 400,
     "body-not-utf8": 400,
     "body-null": 422,
+    "cookie-lone-surrogate": 400,
+    "cookie-null": 400,
+    "cookies-not-a-list": 400,
     "empty": 400,
     "forwarded-port-not-a-number": 200,
     "header-huge": 401,
@@ -187,6 +192,31 @@ class TestLife:
 
 
 GARBAGE: list[Any] = [None, [], {}, "", "event", 0, 7, 1.5, True, b"bytes", {"version": "2.0"}, ["2.0"]]
+
+
+class TestPages:
+    """Payload format 2.0 carries cookies outside the headers, both ways."""
+
+    def test_a_person_signs_in_and_is_known_by_the_cookie(
+        self, sandbox: "Sandbox", event_of: EventOf
+    ) -> None:
+        person = {"email": "page@example.com", "password": PASSWORD}
+        assert sandbox.invoke(event_of("register", body=person))["statusCode"] == 201
+        form = event_of("login", path="/account/sign-in")
+        form["headers"] |= {"content-type": "application/x-www-form-urlencoded"}
+        form["body"] = f"identifier=page%40example.com&password={PASSWORD.replace(' ', '+')}"
+
+        entered = sandbox.invoke(form)
+
+        assert (entered["statusCode"], entered["headers"]["location"]) == (303, "/account")
+        [cookie] = entered["cookies"]
+        assert cookie.startswith("__Host-auth=")
+        page = event_of("health", path="/account") | {"cookies": ["theme=dark", cookie.partition(";")[0]]}
+        shown = sandbox.invoke(page)
+        assert shown["statusCode"] == 200
+        assert shown["headers"]["content-type"].startswith("text/html")
+        assert "page@example.com" in shown["body"]
+        assert "page@example.com" not in sandbox.invoke(event_of("health", path="/account"))["body"]
 
 
 class TestHostileEvents:
@@ -377,3 +407,35 @@ class TestAddress:
         ]
 
         assert statuses == [401, 401, 401, 429, 429]
+
+
+class TestLocalMode:
+    """It takes keys made for a laptop: not where the internet is."""
+
+    def test_lambda_does_not_start_in_it(
+        self, server_environment: Callable[..., dict[str, str]], database_url: str, signing_keys: str
+    ) -> None:
+        environment = server_environment(
+            AUTH_MODE="local",
+            AUTH_DATABASE_URL=database_url,
+            AUTH_SIGNING_KEYS=signing_keys,
+            AWS_LAMBDA_INITIALIZATION_TYPE="on-demand",
+        )
+        started = subprocess.run(
+            [sys.executable, "-c", "import auth_manager.entrypoints.lambda_api"],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert started.returncode != 0
+        assert "AUTH_MODE=local is for a laptop" in started.stderr
+
+    @pytest.mark.parametrize(
+        "where",
+        [{}, {"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "AWS_SAM_LOCAL": "true"}],
+        ids=["emulator", "sam local"],
+    )
+    def test_a_laptop_does(self, make_sandbox: MakeSandbox, event_of: EventOf, where: dict[str, str]) -> None:
+        sandbox = make_sandbox(AUTH_MODE="local", AUTH_PUBLIC_URL="http://127.0.0.1:3000", **where)
+        assert sandbox.invoke(event_of("health"))["statusCode"] == 200

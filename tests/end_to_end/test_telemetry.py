@@ -66,8 +66,17 @@ class TestMetrics:
             "login_failed": 3,
             "account_locked": 1,
             "db_connection_failed": 1,
+            "round_trips": 13,
+            "hashes": 5,
         }
         assert counted.keys() <= set(METRICS)
+
+    def test_two_stacks_keep_their_own(self, make_sandbox: MakeSandbox, event_of: EventOf) -> None:
+        sandbox = make_sandbox(AUTH_SERVICE_NAME="auth-prod")
+        sandbox.invoke(event_of("register"))
+
+        assert [line["service"] for line in metrics_of(sandbox)] == ["auth-prod"]
+        assert {line["service"] for line in sandbox.lines()} == {"auth-prod"}
 
 
 CANARIES = {

@@ -3,6 +3,7 @@
 Measured in this process, call by call in turn, so that whatever slows the machine slows both kinds alike.
 """
 
+import re
 import statistics
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
 from auth_manager.app import create_app
+from auth_manager.database import Database
 from auth_manager.resources import Resources
 from auth_manager.web.calls import run_inline
 
@@ -26,6 +29,8 @@ GENEROUS: dict[str, Any] = {
     "login_attempts_per_address": 1_000_000,
     "registrations_per_address": 1_000_000,
     "login_failures_before_delay": 100,
+    "mails_per_recipient": 1_000_000,
+    "mail_requests_per_address": 1_000_000,
 }
 KNOWN = 40
 """Accounts, so that no one of them comes near its limit of failures."""
@@ -92,18 +97,58 @@ class TestLogIn:
 class TestRegister:
     def test_free_and_taken_take_as_long_in_verified_mode(self, make_http: Callable[..., TestClient]) -> None:
         http = make_http(require_verified_email=True)
-        bodies: set[tuple[int, str]] = set()
+        looks: set[str] = set()
 
         def register(email: str) -> None:
             answer = http.post("/auth/register", json={"email": email, "password": PASSWORD})
-            bodies.add((answer.status_code, answer.text))
+            looks.add(look_of(answer))
 
         register("taken-000000@example.com")
         assert_indistinguishable(
             lambda n: register(f"free-{n:06}@example.com"), lambda _: register("taken-000000@example.com")
         )
-        assert len(bodies) == 1, "and look the same"
-        assert bodies.pop()[0] == 202
+        assert len(looks) == 1, "and look the same"
+        assert looks.pop().startswith("202")
+
+
+class TestMails:
+    """What is asked for with an address alone."""
+
+    @pytest.mark.parametrize(
+        "path", ["/auth/password/forgot", "/auth/email-login", "/auth/verify-email/resend"]
+    )
+    @pytest.mark.parametrize("account", ["unverified", "verified", "disabled"])
+    def test_known_and_unknown_take_as_long(
+        self, make_http: Callable[..., TestClient], database: Database, path: str, account: str
+    ) -> None:
+        http = make_http()
+        for n in range(KNOWN):
+            body = {"email": f"known-{n:06}@example.com", "password": PASSWORD}
+            assert http.post("/auth/register", json=body).status_code == 201
+        column = {"verified": "email_verified_at", "disabled": "disabled_at"}.get(account)
+        if column:
+            with database.one_trip() as connection:
+                connection.add(f"UPDATE accounts SET {column} = now()")
+        looks: set[str] = set()
+
+        def ask(email: str) -> None:
+            looks.add(look_of(http.post(path, json={"email": email})))
+
+        assert_indistinguishable(
+            lambda n: ask(f"known-{n % KNOWN:06}@example.com"),
+            lambda n: ask(f"other-{n % KNOWN:06}@example.com"),
+        )
+        assert len(looks) == 1, "and look the same"
+        assert looks.pop().startswith("202")
+
+
+def look_of(answer: httpx2.Response) -> str:
+    """Status, headers and body, without what is new in each answer."""
+    headers = {name: value for name, value in answer.headers.items() if name not in {"x-request-id", "date"}}
+    return UUIDS.sub("<uuid>", f"{answer.status_code} {sorted(headers.items())} {answer.text}")
+
+
+UUIDS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 FIRST_LOGIN = """\

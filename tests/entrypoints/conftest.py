@@ -1,4 +1,6 @@
+import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,6 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from moto import mock_aws
+
+from auth_manager import observability
 
 START_TIMEOUT = 60.0
 
@@ -84,3 +89,29 @@ def start() -> Iterator[Start]:
         reader.join()
         assert each.process.stdout is not None
         each.process.stdout.close()
+
+
+@pytest.fixture
+def function_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    database: object,  # noqa: ARG001 -- its tables are empty
+    database_url: str,
+) -> Iterator[None]:
+    """What every function finds in its environment, and an AWS to talk to."""
+    monkeypatch.setenv("AUTH_PUBLIC_URL", "https://auth.example.com")
+    monkeypatch.setenv("AUTH_DATABASE_URL", database_url)
+    monkeypatch.setenv("AUTH_SECRET_KEYS", "0123456789abcdefghijklmnopqrstuvwxyz-test-only")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def fresh_telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A logger of this test alone, that writes to where this test reads."""
+    service = f"auth-manager-{secrets.token_hex(4)}"
+    monkeypatch.setenv("AUTH_SERVICE_NAME", service)
+    for sink in ("service", "logger", "readable", "metrics", "tracer"):
+        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
+    yield
+    logging.getLogger(service).handlers.clear()

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,9 @@ class TestLocal:
 
         second = start("local", "--state", str(tmp_path), PUBLIC_URL=first.url)
         token = {"Authorization": f"Bearer {answers[1].json()['access_token']}"}
-        assert second.call("GET", "/auth/me", headers=token).json() == answers[0].json()
+        registered = answers[0].json()
+        del registered["verification_request"]
+        assert second.call("GET", "/auth/me", headers=token).json() == registered
         refresh = {"refresh_token": answers[1].json()["refresh_token"]}
         assert second.call("POST", "/auth/refresh", json=refresh).status_code == 200
         assert second.call("POST", "/auth/login", json=LOGIN).status_code == 200
@@ -87,6 +90,22 @@ class TestLocal:
         with database.one_trip() as connection:
             assert connection.fetch_all("SELECT email FROM accounts") == [{"email": "test@example.com"}]
         laptop.stop(signal.SIGINT)
+
+    def test_mail_ends_in_a_mailbox(self, start: Start, tmp_path: Path, signing_keys: str) -> None:
+        laptop = start("local", "--state", str(tmp_path), SIGNING_KEYS=signing_keys, SECRET_KEYS=SECRET)
+        assert f"{laptop.url}/dev/mailbox" in laptop.output
+        assert "No mail yet" in laptop.call("GET", "/dev/mailbox").text
+        laptop.call("POST", "/auth/register", json=LOGIN, headers={"Accept-Language": "fr"})
+        give_up_at = time.monotonic() + 20
+        while not (found := re.search("/dev/mailbox/[0-9a-f-]{36}", laptop.call("GET", "/dev/mailbox").text)):
+            assert time.monotonic() < give_up_at
+            time.sleep(0.05)
+        mail = laptop.call("GET", found[0]).text
+        assert "Confirmez votre adresse e-mail" in mail
+        assert f"{laptop.url}/account/verify-email?token=ot_" in mail
+        assert len(list((tmp_path / "mailbox").glob("*.eml"))) == 1
+        assert laptop.stop(signal.SIGTERM) < 10
+        assert "ot_" not in laptop.output
 
     def test_a_second_one_in_the_same_place_says_so(
         self, start: Start, tmp_path: Path, signing_keys: str

@@ -4,12 +4,14 @@ import http.client
 import json
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from tests.mail.scenes import body, serve_mail
 
 from auth_manager.database import Database
 
@@ -85,3 +87,34 @@ class TestServe:
             gone.sendall(b"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         assert server.call("GET", "/health").status_code == 200
         assert "unhandled_error" not in server.output
+
+    def test_it_delivers_mail_by_smtp_and_has_no_mailbox(
+        self,
+        start: Start,
+        database: Database,  # noqa: ARG002 -- its tables are empty
+        database_url: str,
+        signing_keys: str,
+    ) -> None:
+        with serve_mail() as mail:
+            server = start(
+                "serve",
+                DATABASE_URL=database_url,
+                PUBLIC_URL="https://auth.example.com",
+                SIGNING_KEYS=signing_keys,
+                SECRET_KEYS="0123456789abcdefghijklmnopqrstuvwxyz",
+                MAIL_TRANSPORT="smtp",
+                MAIL_FROM="no-reply@example.com",
+                SMTP_URL=mail.url,
+            )
+            headers = {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+            assert server.call("POST", "/auth/register", json=LOGIN, headers=headers).status_code == 201
+            give_up_at = time.monotonic() + 20
+            while not mail.received:
+                assert time.monotonic() < give_up_at
+                time.sleep(0.02)
+            assert server.call("GET", "/dev/mailbox").status_code == 404
+            assert server.stop(signal.SIGTERM) < 10
+        [(recipient, content)] = mail.received
+        assert recipient == "test@example.com"
+        assert "https://auth.example.com/account/verify-email?token=" in body(content, "plain")
+        assert "evil" not in content.as_string()

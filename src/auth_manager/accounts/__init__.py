@@ -15,6 +15,7 @@ class Account:
     email_verified_at: datetime | None
     username: str | None
     display_name: str | None
+    locale: str | None
     attributes: dict[str, Any]
     roles: tuple[str, ...]
     disabled_at: datetime | None

@@ -1,4 +1,4 @@
-"""POST /auth/register; GET, PATCH, DELETE /auth/me."""
+"""POST /auth/register; GET, PATCH /auth/me."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from auth_manager.accounts import Account, service
-from auth_manager.accounts.service import ProfilePatch, Registration
+from auth_manager.accounts.service import ProfilePatch, Registered, Registration
 from auth_manager.errors import (
     EmailTaken,
-    RecentAuthenticationRequired,
+    SignUpClosed,
     TooManyRequests,
     UsernameTaken,
 )
@@ -25,10 +25,10 @@ from auth_manager.web.problems import (
     WITH_TOKEN,
     responses,
 )
+from auth_manager.web.proofs import Email, Locale
 
 router = APIRouter(tags=["accounts"])
 
-Email = Annotated[str, Field(max_length=320, examples=["test@example.com"])]
 Username = Annotated[str, Field(max_length=256, examples=["testuser"])]
 DisplayName = Annotated[str, Field(max_length=200)]
 Attributes = Annotated[dict[str, Any], Field(description="Any JSON object up to 4 KiB; yours to define.")]
@@ -42,6 +42,7 @@ class UserView(BaseModel):
     email_verified: bool
     username: str | None
     display_name: str | None
+    locale: str | None
     attributes: dict[str, Any]
     roles: list[str]
     created_at: datetime
@@ -56,6 +57,7 @@ class UserView(BaseModel):
             email_verified=account.email_verified_at is not None,
             username=account.username,
             display_name=account.display_name,
+            locale=account.locale,
             attributes=account.attributes,
             roles=list(account.roles),
             created_at=account.created_at,
@@ -63,9 +65,21 @@ class UserView(BaseModel):
         )
 
 
+VerificationRequest = Annotated[
+    UUID, Field(description="Present it to /auth/verify-email together with the code of the mail")
+]
+
+
+class RegisteredView(UserView):
+    """A new user, and the request that the mailed code belongs to."""
+
+    verification_request: VerificationRequest
+
+
 class RegistrationAccepted(BaseModel):
     """What everyone reads where addresses must be verified first."""
 
+    verification_request: VerificationRequest
     detail: str = "If the address can be registered, a mail is on its way."
 
 
@@ -78,6 +92,7 @@ class RegisterRequest(BaseModel):
     password: Annotated[SecretStr, Field(examples=["SecurePass123!"])]
     username: Username | None = None
     display_name: DisplayName | None = None
+    locale: Locale | None = None
     attributes: Attributes | None = None
 
 
@@ -88,6 +103,7 @@ class ProfileRequest(BaseModel):
 
     username: Username | None = None
     display_name: DisplayName | None = None
+    locale: Locale | None = None
     attributes: Attributes | None = None
 
 
@@ -95,14 +111,20 @@ class ProfileRequest(BaseModel):
     "/auth/register",
     status_code=201,
     summary="Create an account",
-    response_model=UserView,
+    response_model=RegisteredView,
     responses={
         202: {
             "model": RegistrationAccepted,
             "description": "Accepted: with `require_verified_email`, whether the address was free or not",
         },
         **responses(
-            WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, EmailTaken, UsernameTaken, TooManyRequests
+            WITH_BODY,
+            WITH_DATABASE,
+            WITH_IDEMPOTENCY_KEY,
+            EmailTaken,
+            UsernameTaken,
+            SignUpClosed,
+            TooManyRequests,
         ),
     },
 )
@@ -115,15 +137,20 @@ async def register(
         password=body.password.get_secret_value(),
         username=body.username,
         display_name=body.display_name,
+        locale=body.locale,
         attributes=body.attributes,
     )
     return await answer_once(call, request, idempotency_key, "", _registered, service.register, registration)
 
 
-def _registered(account: Account | None) -> Answer:
-    if account is None:
-        return 202, RegistrationAccepted().model_dump_json().encode()
-    return 201, UserView.of(account).model_dump_json().encode()
+def _registered(registered: Registered) -> Answer:
+    if registered.account is None:
+        accepted = RegistrationAccepted(verification_request=registered.verification)
+        return 202, accepted.model_dump_json().encode()
+    view = RegisteredView.model_construct(
+        **dict(UserView.of(registered.account)), verification_request=registered.verification
+    )
+    return 201, view.model_dump_json().encode()
 
 
 def _user(account: Account) -> Response:
@@ -153,19 +180,7 @@ async def change_me(body: ProfileRequest, call: CurrentCall, claims: CurrentClai
         fields=frozenset(body.model_fields_set),
         username=body.username,
         display_name=body.display_name,
+        locale=body.locale,
         attributes=body.attributes,
     )
     return _user(await call(service.change_profile, claims, patch))
-
-
-@router.delete(
-    "/auth/me",
-    status_code=204,
-    summary="Delete your account",
-    response_class=Response,
-    responses=responses(WITH_TOKEN, WITH_DATABASE, RecentAuthenticationRequired),
-)
-async def delete_me(call: CurrentCall, claims: CurrentClaims) -> Response:
-    """Erase the account at once and for good; needs a recent sign-in."""
-    await call(service.delete_own_account, claims)
-    return Response(status_code=204)

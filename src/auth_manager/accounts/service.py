@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from auth_manager import audit, outbox, rate_limits
+from auth_manager import audit, one_time_secrets, outbox, rate_limits
 from auth_manager.accounts import Account, store
 from auth_manager.accounts.store import NewAccount, ProfileChange
 from auth_manager.audit import Origin
@@ -17,6 +18,7 @@ from auth_manager.errors import (
     InvalidFields,
     RecentAuthenticationRequired,
     SessionEnded,
+    SignUpClosed,
     TooManyRequests,
     UsernameTaken,
 )
@@ -25,8 +27,11 @@ from auth_manager.identifiers import normalize_email, normalize_username
 from auth_manager.ids import new_id
 from auth_manager.live_sessions import require_live_session
 from auth_manager.observability import count, log_event
-from auth_manager.rate_limits import Limit, address_key, seconds_until
+from auth_manager.one_time_secrets import OneTimeSecret, Purpose
+from auth_manager.outbox import Kind, NewMessage
+from auth_manager.rate_limits import seconds_until
 from auth_manager.resources import Resources
+from auth_manager.settings import Settings
 from auth_manager.tokens import AccessClaims
 
 MAXIMUM_ATTRIBUTES = 4096
@@ -41,7 +46,20 @@ class Registration:
     password: str = field(repr=False)
     username: str | None = None
     display_name: str | None = None
+    locale: str | None = None
     attributes: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What became of a registration.
+
+    `account` is None where `require_verified_email` hides it. `verification` is the request that the mailed
+    code belongs to, also where no mail went out.
+    """
+
+    account: Account | None
+    verification: UUID
 
 
 def register(
@@ -49,39 +67,75 @@ def register(
     origin: Origin,
     registration: Registration,
     *,
-    record: Record[Account | None] | None = None,
-) -> Account | None:
-    """Create an account, in two round trips.
+    record: Record[Registered] | None = None,
+) -> Registered:
+    """Create an account and mail the proof of its address, in two round trips.
 
-    With `require_verified_email` every well-formed registration does the same work and returns None, whether
-    the address was free or not (ASVS 6.3.8); the owner of the address learns the difference by mail.
+    With `require_verified_email` every well-formed registration does the same work and returns no account,
+    whether the address was free or not (ASVS 6.3.8); the owner of the address learns the difference by mail.
 
     Raises:
         InvalidFields: an identifier, the password or the attributes break a rule.
-        TooManyRequests: too many registrations from this address.
+        SignUpClosed: people are invited here, and the address is not of an open domain.
+        TooManyRequests: too many registrations from this client, or of this e-mail address.
         EmailTaken, UsernameTaken: only without `require_verified_email`.
     """
     check = _check(resources, registration)
-    _reserve_registration(resources, origin)
+    _require_open_sign_up(resources.settings, check[0])
+    _reserve_registration(resources, origin, check[0])
     new = _new_account(resources, origin, registration, check)
     if resources.settings.require_verified_email:
-        _register_silently(resources, origin, new, record)
-        return None
+        return _register_silently(resources, origin, new, record)
+    message = NewMessage(new_id(), Kind.VERIFY_EMAIL, origin.now, secret_id=new_id())
+    secret = _verification(resources, origin, new, message.secret_id or message.id)
+    registered = Registered(new.as_account(), secret.id)
     try:
         with resources.database.one_trip() as connection:
             store.insert(connection, new)
-            outbox.add_verification(connection, new.email, account_id=new.id, now=origin.now)
+            one_time_secrets.add(connection, secret, now=origin.now)
+            outbox.add(
+                connection,
+                message,
+                recipient=new.email,
+                account_id=new.id,
+                locale=new.locale or origin.locale,
+            )
             audit.append(connection, "registered", origin, account_id=new.id)
             if record:
-                record(connection, new.as_account())
+                record(connection, registered)
     except (EmailTaken, UsernameTaken) as error:
         with resources.database.one_trip() as connection:
             audit.append(connection, "registered", origin, failure=error.code)
         log_event("registration_refused", reason=error.code)
         raise
+    resources.hand_over([message.id])
     count("registered")
     log_event("registered", account_id=new.id)
-    return new.as_account()
+    return registered
+
+
+def _require_open_sign_up(settings: Settings, email_normalized: str) -> None:
+    """Refuse a stranger where people are invited; by the domain alone, which tells nothing of accounts.
+
+    Raises:
+        SignUpClosed: so it is.
+    """
+    domain = email_normalized.rpartition("@")[2]
+    if settings.sign_up == "closed" and domain not in {name.lower() for name in settings.sign_up_domains}:
+        raise SignUpClosed
+
+
+def _verification(resources: Resources, origin: Origin, new: NewAccount, secret_id: UUID) -> OneTimeSecret:
+    return OneTimeSecret(
+        id=secret_id,
+        purpose=Purpose.VERIFY_EMAIL,
+        account_id=new.id,
+        email=new.email,
+        email_normalized=new.email_normalized,
+        details={},
+        limit_key=rate_limits.account_key(new.id),
+        expires_at=origin.now + timedelta(seconds=resources.settings.verification_lifetime),
+    )
 
 
 def create_verified(
@@ -92,16 +146,23 @@ def create_verified(
     Raises:
         InvalidFields, EmailTaken, UsernameTaken: as for `register`.
     """
-    new = replace(
-        _new_account(resources, origin, registration, _check(resources, registration)),
-        email_verified_at=origin.now,
-    )
+    new = prepare_verified(resources, origin, registration)
     with resources.database.one_trip() as connection:
         store.insert(connection, new)
         for role in roles:
             store.grant_role(connection, new.id, role, origin.now)
         audit.append(connection, "account_created", origin, account_id=new.id)
-    return replace(new.as_account(), roles=tuple(roles))
+    return new.as_account(roles)
+
+
+def prepare_verified(resources: Resources, origin: Origin, registration: Registration) -> NewAccount:
+    """Return the account that a registration asks for, its address taken as proven; nothing is stored yet.
+
+    Raises:
+        InvalidFields: an identifier, the password or the attributes break a rule.
+    """
+    new = _new_account(resources, origin, registration, _check(resources, registration))
+    return replace(new, email_verified_at=origin.now)
 
 
 def _new_account(
@@ -116,6 +177,7 @@ def _new_account(
         username=registration.username,
         username_normalized=username_normalized,
         display_name=registration.display_name,
+        locale=registration.locale,
         attributes=registration.attributes or {},
         password_hash=resources.passwords.hash(registration.password),
         created_at=origin.now,
@@ -123,18 +185,26 @@ def _new_account(
 
 
 def _register_silently(
-    resources: Resources, origin: Origin, new: NewAccount, record: Record[Account | None] | None
-) -> None:
+    resources: Resources, origin: Origin, new: NewAccount, record: Record[Registered] | None
+) -> Registered:
+    message_id, secret_id = new_id(), new_id()
+    registered = Registered(None, secret_id)
     with resources.database.transaction() as connection:
         store.insert_unless_taken(connection, new)
+        one_time_secrets.add_for_new_account(
+            connection, _verification(resources, origin, new, secret_id), now=origin.now
+        )
         notice = outbox.add_registration_notice(
             connection,
+            message_id,
             account_id=new.id,
+            secret_id=secret_id,
             email=new.email,
             email_normalized=new.email_normalized,
+            locale=new.locale or origin.locale,
             now=origin.now,
         )
-        created = notice == outbox.VERIFY_EMAIL
+        created = notice == Kind.VERIFY_EMAIL
         audit.append(
             connection,
             "registered",
@@ -143,10 +213,12 @@ def _register_silently(
             failure=None if created else notice,
         )
         if record:
-            record(connection, None)
+            record(connection, registered)
+    resources.hand_over([message_id])
     if created:
         count("registered")
     log_event("registration_answered")
+    return registered
 
 
 def _check(resources: Resources, registration: Registration) -> tuple[str, str | None]:
@@ -190,15 +262,13 @@ def _growth(value: object) -> int:
     return sum(_growth(item) for item in value) if isinstance(value, list) else 0
 
 
-def _reserve_registration(resources: Resources, origin: Origin) -> None:
-    """Count this address's registrations before a hash is computed for one."""
+def _reserve_registration(resources: Resources, origin: Origin, email_normalized: str) -> None:
+    """Count this client's registrations before a hash is computed, and the mails where each one sends one."""
     settings = resources.settings
-    limit = Limit(
-        maximum=settings.registrations_per_address,
-        window=timedelta(seconds=settings.registration_window),
-    )
     with resources.database.one_trip() as connection:
-        retry_at = rate_limits.reserve(connection, address_key("register", origin.address), limit, origin.now)
+        retry_at = rate_limits.reserve_registration(
+            connection, settings, address=origin.address, email_normalized=email_normalized, now=origin.now
+        )
     if retry_at is not None:
         log_event("registration_limited", address=origin.address)
         raise TooManyRequests(
@@ -226,6 +296,7 @@ class ProfilePatch:
     fields: frozenset[str]
     username: str | None = None
     display_name: str | None = None
+    locale: str | None = None
     attributes: dict[str, Any] | None = None
 
 
@@ -253,6 +324,7 @@ def change_profile(
         username=patch.username,
         username_normalized=username_normalized,
         display_name=patch.display_name,
+        locale=patch.locale,
         attributes=patch.attributes,
     )
     with resources.database.one_trip() as connection:
@@ -262,23 +334,6 @@ def change_profile(
     if account is None:  # deleted after the guard, in the same moment
         raise SessionEnded
     return account
-
-
-def delete_own_account(resources: Resources, origin: Origin, claims: AccessClaims) -> None:
-    """Erase the caller's account and everything that hangs on it; the audit trail keeps its bare id.
-
-    Raises:
-        RecentAuthenticationRequired: the sign-in is older than the setting allows (ASVS 7.5.1).
-        SessionEnded: as for `get_profile`.
-    """
-    require_recent_authentication(claims, origin.now, resources.settings.recent_authentication)
-    with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
-        audit.append(connection, "account_deleted", origin, account_id=claims.sub, session_id=claims.sid)
-        outbox.forget(connection, claims.sub)
-        rate_limits.clear(connection, rate_limits.account_key(claims.sub))
-        store.delete(connection, claims.sub)
-    log_event("account_deleted", account_id=claims.sub)
 
 
 def require_recent_authentication(claims: AccessClaims, now: datetime, maximum_age: int) -> None:

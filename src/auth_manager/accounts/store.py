@@ -1,5 +1,6 @@
 """SQL of the accounts and account_roles tables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -9,16 +10,17 @@ from psycopg2.extras import Json
 
 from auth_manager.accounts import Account
 from auth_manager.database import Connection, Row
-from auth_manager.errors import EmailTaken, UsernameTaken
+from auth_manager.errors import AuthError, EmailTaken, UsernameTaken
 from auth_manager.live_sessions import LEEWAY
+from auth_manager.rate_limits import Limit, account_key
 from auth_manager.tokens import AccessClaims
 
 _INSERT = """
     INSERT INTO accounts (id, email, email_normalized, email_verified_at, username, username_normalized,
-                          display_name, attributes, password_hash, password_changed_at,
+                          display_name, locale, attributes, password_hash, password_changed_at,
                           created_at, updated_at)
     VALUES (%(id)s, %(email)s, %(email_normalized)s, %(email_verified_at)s, %(username)s,
-            %(username_normalized)s, %(display_name)s, %(attributes)s, %(password_hash)s,
+            %(username_normalized)s, %(display_name)s, %(locale)s, %(attributes)s, %(password_hash)s,
             %(created_at)s, %(created_at)s, %(created_at)s)
 """
 
@@ -34,20 +36,22 @@ class NewAccount:
     username: str | None
     username_normalized: str | None
     display_name: str | None
+    locale: str | None
     attributes: dict[str, Any]
     password_hash: str = field(repr=False)
     created_at: datetime
 
-    def as_account(self) -> Account:
-        """Return the account as it reads once inserted."""
+    def as_account(self, roles: Sequence[str] = ()) -> Account:
+        """Return the account as it reads once inserted and granted its roles."""
         return Account(
             id=self.id,
             email=self.email,
             email_verified_at=self.email_verified_at,
             username=self.username,
             display_name=self.display_name,
+            locale=self.locale,
             attributes=self.attributes,
-            roles=(),
+            roles=tuple(sorted(roles)),
             disabled_at=None,
             created_at=self.created_at,
             updated_at=self.created_at,
@@ -62,6 +66,7 @@ def account_from(row: Row) -> Account:
         email_verified_at=row["email_verified_at"],
         username=row["username"],
         display_name=row["display_name"],
+        locale=row["locale"],
         attributes=row["attributes"],
         roles=tuple(row["roles"]),
         disabled_at=row["disabled_at"],
@@ -96,6 +101,7 @@ def _columns(new: NewAccount) -> dict[str, object]:
         "username": new.username,
         "username_normalized": new.username_normalized,
         "display_name": new.display_name,
+        "locale": new.locale,
         "attributes": Json(new.attributes),
         "password_hash": new.password_hash,
         "created_at": new.created_at,
@@ -153,6 +159,7 @@ class ProfileChange:
     username: str | None = None
     username_normalized: str | None = None
     display_name: str | None = None
+    locale: str | None = None
     attributes: dict[str, Any] | None = None
 
 
@@ -171,6 +178,7 @@ def update_profile(
             username_normalized = CASE WHEN %(set_username)s THEN %(username_normalized)s
                                        ELSE username_normalized END,
             display_name = CASE WHEN %(set_display_name)s THEN %(display_name)s ELSE display_name END,
+            locale = CASE WHEN %(set_locale)s THEN %(locale)s ELSE locale END,
             attributes = CASE WHEN %(set_attributes)s THEN %(attributes)s::jsonb ELSE attributes END,
             updated_at = %(now)s
         WHERE id = %(account_id)s
@@ -184,6 +192,8 @@ def update_profile(
             "username_normalized": change.username_normalized,
             "set_display_name": "display_name" in change.fields,
             "display_name": change.display_name,
+            "set_locale": "locale" in change.fields,
+            "locale": change.locale,
             "set_attributes": "attributes" in change.fields,
             "attributes": Json(change.attributes or {}),
             "now": now,
@@ -204,6 +214,192 @@ def upgrade_password_hash(
         """,
         {"account_id": account_id, "new_hash": new_hash, "password_changed_at": password_changed_at},
     )
+
+
+_ROLES = "ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An account with what its password is checked against, and when another attempt may come (None: now)."""
+
+    account: Account
+    password_hash: str = field(repr=False)
+    password_changed_at: datetime
+    failures: int = 0
+    retry_at: datetime | None = None
+
+
+def find_credentials(connection: Connection, account_id: UUID) -> Credentials | None:
+    """Return an account and its password's hash, in one round trip."""
+    row = connection.fetch_one(
+        f"SELECT accounts.*, {_ROLES} FROM accounts WHERE id = %(account_id)s",  # noqa: S608 -- a constant
+        {"account_id": account_id},
+    )
+    return Credentials(account_from(row), row["password_hash"], row["password_changed_at"]) if row else None
+
+
+def reserve_password_check(
+    connection: Connection, account_id: UUID, *, by_account: Limit, now: datetime
+) -> Credentials | None:
+    """Count an attempt at an account's password and read what to check it against, in one round trip."""
+    row = connection.fetch_one(
+        f"""
+        SELECT accounts.*, {_ROLES}, reservation.reserved, reservation.retry_at
+        FROM accounts CROSS JOIN LATERAL reserve_attempt(
+            %(account_key)s, %(now)s, %(account_maximum)s, %(account_window)s, %(account_free)s,
+            %(account_delay)s, %(account_delay_maximum)s
+        ) AS reservation
+        WHERE accounts.id = %(account_id)s
+        """,  # noqa: S608 -- a constant
+        {
+            "account_id": account_id,
+            "account_key": account_key(account_id),
+            "now": now,
+            **by_account.parameters("account"),
+        },
+    )
+    if row is None:
+        return None
+    return Credentials(
+        account_from(row), row["password_hash"], row["password_changed_at"], row["reserved"], row["retry_at"]
+    )
+
+
+def require_enabled(
+    connection: Connection, account_id: UUID, *, email_normalized: str | None = None, otherwise: AuthError
+) -> None:
+    """Queue the guard: the round trip raises `otherwise` unless the account is enabled, and has this address.
+
+    Locks the row, so that what follows in the transaction finds it as it was.
+    """
+    connection.add(
+        """
+        WITH account AS (
+            SELECT FROM accounts WHERE id = %(account_id)s AND disabled_at IS NULL
+              AND email_normalized = COALESCE(%(email_normalized)s, email_normalized)
+            FOR UPDATE
+        )
+        SELECT require(EXISTS (SELECT FROM account), 'account_not_as_expected')
+        """,
+        {"account_id": account_id, "email_normalized": email_normalized},
+        refused={"account_not_as_expected": otherwise},
+    )
+
+
+def mark_verified(connection: Connection, account_id: UUID, email_normalized: str, now: datetime) -> None:
+    """Queue the note that an address was proven, if it is still the account's."""
+    connection.add(
+        """
+        UPDATE accounts SET email_verified_at = %(now)s, updated_at = %(now)s
+        WHERE id = %(account_id)s AND email_normalized = %(email_normalized)s AND email_verified_at IS NULL
+        """,
+        {"account_id": account_id, "email_normalized": email_normalized, "now": now},
+    )
+
+
+def change_email(
+    connection: Connection, account_id: UUID, *, email: str, email_normalized: str, now: datetime
+) -> None:
+    """Queue a new, proven address; the round trip raises EmailTaken when another account has it."""
+    connection.add(
+        """
+        UPDATE accounts SET email = %(email)s, email_normalized = %(email_normalized)s,
+                            email_verified_at = %(now)s, updated_at = %(now)s
+        WHERE id = %(account_id)s
+        """,
+        {"account_id": account_id, "email": email, "email_normalized": email_normalized, "now": now},
+        refused={"accounts_email_key": EmailTaken()},
+    )
+
+
+def set_password_hash(connection: Connection, account_id: UUID, password_hash: str, now: datetime) -> None:
+    """Queue another password; a login that is checking the old one right now is refused."""
+    connection.add(
+        """
+        UPDATE accounts SET password_hash = %(password_hash)s, updated_at = %(now)s,
+            password_changed_at = GREATEST(%(now)s, password_changed_at + interval '1 microsecond')
+        WHERE id = %(account_id)s
+        """,
+        {"account_id": account_id, "password_hash": password_hash, "now": now},
+    )
+
+
+def require_password_unchanged(
+    connection: Connection, account_id: UUID, password_changed_at: datetime, *, otherwise: AuthError
+) -> None:
+    """Queue the guard: the password is still the one that was checked."""
+    connection.add(
+        """
+        WITH account AS (
+            SELECT FROM accounts WHERE id = %(account_id)s AND password_changed_at = %(password_changed_at)s
+            FOR UPDATE
+        )
+        SELECT require(EXISTS (SELECT FROM account), 'password_changed')
+        """,
+        {"account_id": account_id, "password_changed_at": password_changed_at},
+        refused={"password_changed": otherwise},
+    )
+
+
+def fetch(connection: Connection, account_id: UUID) -> Account | None:
+    """Return an account as what was queued before leaves it; sends the round trip."""
+    row = connection.fetch_one(
+        f"SELECT accounts.*, {_ROLES} FROM accounts WHERE id = %(account_id)s",  # noqa: S608 -- a constant
+        {"account_id": account_id},
+    )
+    return account_from(row) if row else None
+
+
+def schedule_erasure(
+    connection: Connection, account_id: UUID, *, erase_after: datetime, now: datetime
+) -> None:
+    """Queue the disabling of an account that its owner deleted, until it is erased or kept."""
+    connection.add(
+        """
+        UPDATE accounts SET disabled_at = %(now)s, erase_after = %(erase_after)s, updated_at = %(now)s
+        WHERE id = %(account_id)s
+        """,
+        {"account_id": account_id, "erase_after": erase_after, "now": now},
+    )
+
+
+def cancel_erasure(
+    connection: Connection,
+    account_id: UUID,
+    *,
+    scheduled_at: datetime,
+    now: datetime,
+    otherwise: AuthError,
+) -> None:
+    """Queue the end of an erasure; the round trip raises `otherwise` when none is scheduled since then.
+
+    Nor when an operator disabled the account meanwhile: that is not its owner's to undo.
+    """
+    connection.add(
+        """
+        WITH kept AS (
+            UPDATE accounts SET disabled_at = NULL, erase_after = NULL, updated_at = %(now)s
+            WHERE id = %(account_id)s AND erase_after > %(now)s AND disabled_at = %(scheduled_at)s
+            RETURNING 1
+        )
+        SELECT require(EXISTS (SELECT FROM kept), 'erasure_not_scheduled')
+        """,
+        {"account_id": account_id, "scheduled_at": scheduled_at, "now": now},
+        refused={"erasure_not_scheduled": otherwise},
+    )
+
+
+def claim_to_erase(connection: Connection, *, now: datetime, limit: int) -> list[UUID]:
+    """Lock and return accounts whose time to be kept is over, in one round trip."""
+    rows = connection.fetch_all(
+        """
+        SELECT id FROM accounts WHERE erase_after <= %(now)s
+        ORDER BY erase_after LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        """,
+        {"now": now, "limit": limit},
+    )
+    return [row["id"] for row in rows]
 
 
 def delete(connection: Connection, account_id: UUID) -> None:

@@ -22,6 +22,7 @@ from auth_manager.app import build_resources
 from auth_manager.audit import Origin
 from auth_manager.errors import AuthError, ConfigurationError
 from auth_manager.ids import new_id
+from auth_manager.invitations import service as invitations_service
 from auth_manager.login import service as login_service
 from auth_manager.resources import Resources
 from auth_manager.settings import load_settings
@@ -185,6 +186,21 @@ def unlock(identifier: Annotated[str, typer.Argument(help="E-mail address or use
     with _migrated_resources() as resources:
         login_service.unlock(resources, _operator(), identifier)
     output.print("unlocked")
+
+
+@app.command()
+def invite(
+    email: Annotated[str, typer.Argument(help="E-mail address of the person.")],
+    role: Annotated[list[str] | None, typer.Option(help="A role of the account; may be given again.")] = None,
+    locale: Annotated[str | None, typer.Option(help="Language of the mail, as en or fr.")] = None,
+    invited_by: Annotated[str | None, typer.Option(help="Your name, for the mail.")] = None,
+) -> None:
+    """Mail an invitation to an account; needed where AUTH_SIGN_UP is closed."""
+    with _migrated_resources() as resources:
+        invitations_service.invite(
+            resources, _operator(), email, roles=role or (), locale=locale, invited_by=invited_by
+        )
+    output.print("invited; the mail is in the outbox")
 
 
 @contextmanager

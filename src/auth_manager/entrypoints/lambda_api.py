@@ -9,20 +9,38 @@ import base64
 import binascii
 import contextlib
 import logging
+import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from auth_manager import observability
-from auth_manager.app import build_resources, create_app
+from auth_manager.aws.queues import hand_over
 from auth_manager.aws.secrets import fetch_secret
-from auth_manager.errors import AuthError, MalformedRequest, ServiceUnavailable
+from auth_manager.entrypoints import lambda_snapshot
+from auth_manager.entrypoints.lambda_edge import Edge, open_edge
+from auth_manager.errors import (
+    AuthError,
+    ConfigurationError,
+    MalformedRequest,
+    OriginRefused,
+    ServiceUnavailable,
+)
+from auth_manager.resources import Resources
 from auth_manager.settings import Settings, load_settings
-from auth_manager.web.calls import run_inline
-from auth_manager.web.envelope import request_id_of
-from auth_manager.web.problems import problem
+from auth_manager.web.spared_imports import without_spared_imports
+
+with without_spared_imports():
+    from fastapi import FastAPI
+
+    from auth_manager.app import build_resources, create_app
+    from auth_manager.web.calls import run_inline
+    from auth_manager.web.envelope import request_id_of
+    from auth_manager.web.problems import problem
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="There is no current event loop", category=DeprecationWarning)
@@ -42,6 +60,15 @@ class HostileEvent(ValueError):
     """An event that no well-behaved client causes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What answers events."""
+
+    edge: Edge
+    mangum: Mangum
+    resources: Resources
+
+
 class _Service:
     """The application, built when the sandbox starts, or as soon as its secrets can be read.
 
@@ -55,38 +82,64 @@ class _Service:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._mangum: Mangum | None = None
+        self._app: FastAPI | None = None
+        self._running: _Running | None = None
         self._tried_at = float("-inf")
         with contextlib.suppress(ServiceUnavailable):
             self.get()
 
-    def get(self) -> Mangum:
+    def get(self) -> _Running:
         """Return the application.
 
         Raises:
             ServiceUnavailable: it cannot start yet.
             ConfigurationError: it never will.
         """
-        if self._mangum is None:
+        if self._running is None:
             if self._clock() - self._tried_at < self.RETRY_AFTER:
                 raise ServiceUnavailable
             try:
-                self._mangum = self._start()
+                self._running = self._start()
             except ServiceUnavailable:
                 observability.log_event("start_postponed", level=logging.ERROR)
                 raise
             finally:
                 self._tried_at = self._clock()
-        return self._mangum
+        return self._running
 
-    def _start(self) -> Mangum:
-        resources = build_resources(self._settings, pool_size=1, fetch_secret=fetch_secret)
-        app = create_app(resources, runner=run_inline)
+    def disconnect(self) -> None:
+        """Close the connection, if there is one: the next process to have this memory is another."""
+        if self._running is not None:
+            self._running.resources.database.close()
+
+    def renew(self) -> None:
+        """Leave everything behind that holds a connection, a secret or a time; keep the code that was loaded.
+
+        While secrets cannot be read, events are answered 503: those of a snapshot may be long withdrawn.
+        """
+        self._running, self._tried_at = None, float("-inf")
+        with contextlib.suppress(ServiceUnavailable):
+            self.get()
+
+    def _start(self) -> _Running:
+        queue_url = self._settings.outbox_queue_url
+        resources = build_resources(
+            self._settings,
+            pool_size=1,
+            fetch_secret=fetch_secret,
+            hand_over=partial(hand_over, queue_url) if queue_url else None,
+        )
+        edge = open_edge(self._settings)
+        if self._app is None:
+            with without_spared_imports():
+                self._app = create_app(resources, runner=run_inline, lazy=not _is_started_ahead())
+        self._app.state.resources = resources
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message="There is no current event loop", category=DeprecationWarning
             )
-            return Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+            mangum = Mangum(self._app, lifespan="off", text_mime_types=TEXT_TYPES)
+        return _Running(edge, mangum, resources)
 
 
 def build_handler() -> Callable[[Any, Any], Answer]:
@@ -96,21 +149,26 @@ def build_handler() -> Callable[[Any, Any], Answer]:
         ConfigurationError: a setting or a key is missing, weak or contradictory.
     """
     settings = load_settings()
+    _refuse_local_mode_on_aws(settings)
     observability.configure_logging(settings)
     observability.enable_metrics()
     tracer = observability.enable_tracing() if settings.tracing_enabled else None
     service = _Service(settings)
+    if lambda_snapshot.is_snapshot():
+        lambda_snapshot.register_hooks(service.disconnect, service.renew)
 
     def handle(event: Any, context: Any) -> Answer:  # noqa: ANN401 -- Lambda's own types
         """Answer one event of API Gateway's payload format 2.0."""
         identifier = request_id_of(event)
         token = observability.request_id.set(identifier)
         try:
-            return service.get()(_check(event, identifier), context)
+            running = service.get()
+            admitted = running.edge.admit(_check(event, identifier), by_gateway=_is_of_the_gateway(event))
+            return running.mangum(admitted, context)
         except HostileEvent as error:
             observability.log_event("hostile_event", reason=str(error))
             return _refusal(MalformedRequest(), identifier)
-        except ServiceUnavailable as error:
+        except (OriginRefused, ServiceUnavailable) as error:
             return _refusal(error, identifier)
         finally:
             observability.flush_metrics()
@@ -119,6 +177,25 @@ def build_handler() -> Callable[[Any, Any], Answer]:
     if tracer is None:
         return handle
     return tracer.capture_lambda_handler(handle, capture_response=False, capture_error=False)
+
+
+def _refuse_local_mode_on_aws(settings: Settings) -> None:
+    """Refuse default keys and plain http where the internet is; `sam local` says what it is.
+
+    Lambda sets AWS_LAMBDA_INITIALIZATION_TYPE, and its emulator does not.
+    """
+    on_lambda = "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ and os.environ.get("AWS_SAM_LOCAL") != "true"
+    if settings.is_local and on_lambda:
+        raise ConfigurationError("AUTH_MODE=local is for a laptop, and this is AWS Lambda")
+
+
+def _is_started_ahead() -> bool:
+    """Tell whether nobody waits for this start: then a request should not wait for any part of it."""
+    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in {"provisioned-concurrency", "snap-start"}
+
+
+def _is_of_the_gateway(event: Mapping[str, Any]) -> bool:
+    return "apiId" in event["requestContext"]
 
 
 def _check(event: object, identifier: str) -> dict[str, Any]:
@@ -148,6 +225,7 @@ def _check(event: object, identifier: str) -> dict[str, Any]:
             "requestId": identifier,
         },
         "headers": _headers(event.get("headers")),
+        "cookies": _cookies(event.get("cookies")),
         "rawQueryString": query,
         "body": _body(event),
         "isBase64Encoded": False,
@@ -174,6 +252,19 @@ def _headers(value: object) -> dict[str, str]:
     if not _HOST.fullmatch(headers.get("host", "localhost")):
         raise HostileEvent("Host is not a host")
     return headers
+
+
+def _cookies(value: object) -> list[str]:
+    """Payload format 2.0 takes the Cookie header apart; Mangum joins it again."""
+    if not isinstance(value or [], list):
+        raise HostileEvent("cookies are not a list")
+    cookies = []
+    for cookie in value or []:  # type: ignore[attr-defined]  # a list, see above
+        if not isinstance(cookie, str):
+            raise HostileEvent("a cookie is not text")
+        _encodable(cookie)
+        cookies.append(cookie)
+    return cookies
 
 
 def _body(event: Mapping[str, Any]) -> str | bytes:

@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 from auth_manager import maintenance, observability
 from auth_manager.app import connect_database
+from auth_manager.audit import Origin
 from auth_manager.aws.database_access import open_database_url
-from auth_manager.aws.queues import send_messages
+from auth_manager.aws.queues import send_ids
 from auth_manager.aws.rotated_secret import open_secret
 from auth_manager.aws.secrets import fetch_secret
 from auth_manager.errors import ConfigurationError
@@ -87,11 +88,20 @@ def _clean_up(settings: Settings, context: object) -> dict[str, Any]:
             database,
             now=datetime.now(UTC),
             session_retention=timedelta(seconds=settings.session_retention),
+            outbox_retention=timedelta(seconds=settings.outbox_retention),
             may_go_on=partial(_has_time, context),
         )
+        origin = Origin(
+            address=None,
+            user_agent="",
+            request_id=observability.request_id.get(),
+            now=datetime.now(UTC),
+            locale=settings.default_locale,
+        )
+        erased = maintenance.erase_accounts(database, origin, may_go_on=partial(_has_time, context))
     finally:
         database.close()
-    return {"removed": removed}
+    return {"removed": removed, "erased": erased}
 
 
 def _relay_outbox(settings: Settings, context: object) -> dict[str, Any]:
@@ -102,7 +112,7 @@ def _relay_outbox(settings: Settings, context: object) -> dict[str, Any]:
         return dict(
             maintenance.relay_outbox(
                 database,
-                partial(send_messages, settings.outbox_queue_url),
+                partial(send_ids, settings.outbox_queue_url),
                 now=datetime.now(UTC),
                 may_go_on=partial(_has_time, context),
             )

@@ -1,48 +1,80 @@
-"""The Lambda function behind the queue: delivers messages of the outbox, one batch an invocation.
+"""The Lambda function behind the queue: sends the mails that the messages name, one batch an invocation.
 
-Only what was delivered leaves the queue. Everything else is named in the answer, comes again, and in the end
-waits in the dead-letter queue: what is no message of ours, and today every message, because there is no mail
-transport yet. No mail is lost: the row stays in the table `outbox`, too.
+Only what is done leaves the queue: sent, given up, or gone with its account. Everything else is named in the
+answer, comes again later each time, and after the fifth time waits in the dead-letter queue. No mail is lost:
+its row stays in the table `outbox`, too.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from auth_manager import observability
+from auth_manager.app import connect_database
+from auth_manager.aws.queues import postpone
+from auth_manager.aws.secrets import fetch_secret
+from auth_manager.entrypoints.mail_delivery import open_delivery
 from auth_manager.ids import new_id
-from auth_manager.outbox import OutboxMessage, parse_message
-from auth_manager.settings import load_settings
+from auth_manager.mail import MailUnavailable
+from auth_manager.mail.delivery import deliver_one
+from auth_manager.one_time_secrets import OneTimeSecrets
+from auth_manager.secret_keys import open_secret_keys
+from auth_manager.settings import Settings, load_settings
 
-Deliver = Callable[[OutboxMessage], None]
-"""Delivers one message, or raises: then it comes again. It may see a message twice, under the same id."""
+DELAYS = (60, 300, 1500, 7200)
+"""Seconds until a message comes again, after its first, second ... failure: two and a half hours in all. None
+is shorter than outbox.SENDING, after which a message whose sender died can be taken again."""
+
+RESERVE_MILLISECONDS = 12_000
+"""What is left of the function's time when no further mail begins: one that is cut off may be sent twice."""
+
+Deliver = Callable[[UUID], None]
+"""Sends the mail of one message, or raises: then it comes again."""
+
+Open = Callable[[Settings], Deliver]
 
 Answer = dict[str, list[dict[str, str]]]
 
 
-class NoMailTransport(Exception):
-    """Nothing is configured that could send mail: the message is kept."""
+class OutOfTime(Exception):
+    """The function would be stopped in the middle of it."""
 
 
-def refuse_delivery(_message: OutboxMessage) -> None:
-    """Stand in for a mail transport, without pretending to be one.
+def open_worker(settings: Settings) -> Deliver:
+    """Return what sends, with its connection to the database.
 
     Raises:
-        NoMailTransport: always.
+        ConfigurationError: a setting is missing or cannot be used; without a mail transport always.
+        ServiceUnavailable: a secret cannot be fetched now.
     """
-    raise NoMailTransport
+    secrets = OneTimeSecrets(open_secret_keys(settings, fetch_secret))
+    database = connect_database(settings, pool_size=1, fetch_secret=fetch_secret)
+    delivery = open_delivery(settings, database, secrets, fetch_secret=fetch_secret)
+    return lambda message_id: deliver_one(delivery, message_id, now=datetime.now(UTC))
 
 
-def build_handler(deliver: Deliver) -> Callable[[Any, Any], Answer]:
-    """Return a handler that delivers by `deliver`."""
+def build_handler(open_: Open = open_worker) -> Callable[[Any, Any], Answer]:
+    """Return a handler that starts with its first batch, and with the next one where it cannot.
+
+    A start that fails is no error of the function: Lambda would report nothing of the batch, and start anew.
+    """
+    started: list[Deliver] = []
 
     def handle(event: Any, context: Any) -> Answer:  # noqa: ANN401 -- Lambda's own types
         """Deliver each record; return the ids of those that must come again (ReportBatchItemFailures)."""
         token = observability.request_id.set(getattr(context, "aws_request_id", None) or str(new_id()))
         try:
-            observability.configure_logging(load_settings())
+            settings = load_settings()
+            observability.configure_logging(settings)
             observability.enable_metrics()
-            failed = [record["messageId"] for record in event["Records"] if not _deliver(record, deliver)]
-            return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in failed]}
+            deliver = _start(started, partial(open_, settings))
+            failed = [record for record in event["Records"] if not _deliver(record, deliver, context)]
+            for record in failed:
+                _postpone(settings.outbox_queue_url, record)
+            return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
         finally:
             observability.flush_metrics()
             observability.request_id.reset(token)
@@ -50,21 +82,53 @@ def build_handler(deliver: Deliver) -> Callable[[Any, Any], Answer]:
     return handle
 
 
-def _deliver(record: Mapping[str, Any], deliver: Deliver) -> bool:
+def _start(started: list[Deliver], open_: Callable[[], Deliver]) -> Deliver:
+    """Return what delivers; while it cannot start, what fails each message by the same error."""
+    if not started:
+        try:
+            started.append(open_())
+        except Exception as error:  # noqa: BLE001 -- whatever it is, no message may be lost
+            observability.log_failure("worker_not_started", error)
+            return partial(_fail, error)
+    return started[0]
+
+
+def _fail(error: Exception, _message_id: UUID) -> None:
+    raise error
+
+
+def _deliver(record: Mapping[str, Any], deliver: Deliver, context: Any) -> bool:  # noqa: ANN401 -- as above
+    """Tell whether a record is done with."""
     try:
-        message = parse_message(record["body"])
-    except ValueError:
+        message_id = UUID(json.loads(record["body"])["id"])
+    except (ValueError, LookupError, TypeError, AttributeError):
         observability.count("outbox_failed")
         observability.log_event("message_is_poison", sqs_message_id=record["messageId"])
         return False
     try:
-        deliver(message)
+        if not _has_time(context):
+            raise OutOfTime  # noqa: TRY301 -- reported like every other failure
+        deliver(message_id)
+    except MailUnavailable as error:
+        observability.count("outbox_failed")
+        observability.log_event("mail_delayed", message_id=message_id, reason=error.reason)
+        return False
     except Exception as error:  # noqa: BLE001 -- whatever it is, the other messages of the batch go on
         observability.count("outbox_failed")
-        observability.log_failure("message_not_delivered", error, message_id=message.id, kind=message.kind)
+        observability.log_failure("message_not_delivered", error, message_id=message_id)
         return False
-    observability.log_event("message_delivered", message_id=message.id, kind=message.kind)
     return True
 
 
-handler = build_handler(refuse_delivery)
+def _has_time(context: Any) -> bool:  # noqa: ANN401 -- as above
+    return context is None or context.get_remaining_time_in_millis() > RESERVE_MILLISECONDS
+
+
+def _postpone(queue_url: str, record: Mapping[str, Any]) -> None:
+    """Let a message come again later each time; without AUTH_OUTBOX_QUEUE_URL when the queue does it."""
+    received = int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
+    if queue_url:
+        postpone(queue_url, record["receiptHandle"], seconds=DELAYS[min(received, len(DELAYS)) - 1])
+
+
+handler = build_handler()

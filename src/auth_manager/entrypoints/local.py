@@ -1,7 +1,7 @@
 """`make local`: the whole service on a laptop, with nothing to install and nothing to configure.
 
-An embedded PostgreSQL keeps its data under `.local/`, keys are generated there once, and everything that the
-environment sets (AUTH_*) wins over what is chosen here.
+An embedded PostgreSQL keeps its data under `.local/`, keys are generated there once, mail ends in a mailbox
+there, and everything that the environment sets (AUTH_*) wins over what is chosen here.
 """
 
 import os
@@ -30,6 +30,10 @@ Auth Manager serves on {url} (docs: {url}/docs). Try:
 Ctrl-C stops everything; the users stay in {state}/.
 """
 
+MAIL_HINT = """\
+Mail leaves this machine by no transport: read it at {url}/dev/mailbox.
+"""
+
 
 def run(*, host: str = "127.0.0.1", port: int = 8000, state: Path = STATE) -> None:
     """Start the database, migrate it, and serve until Ctrl-C."""
@@ -46,14 +50,18 @@ def run(*, host: str = "127.0.0.1", port: int = 8000, state: Path = STATE) -> No
             "public_url": url,
             "docs_enabled": True,
             "database_url": database_url,
+            "mail_transport": "mailbox",
         }
         if not any(f"AUTH_SIGNING_KEYS{suffix}" in os.environ for suffix in ("", "_FILE", "_SECRET_ARN")):
             keys = load_or_generate_local_keys(state / "keys")
             defaults |= {"signing_keys_file": str(keys.signing_keys_file), "secret_keys": keys.secret_keys}
         chosen = {name: value for name, value in defaults.items() if f"AUTH_{name.upper()}" not in os.environ}
+        settings = load_settings(**chosen)
         sys.stdout.write(FIRST_CALLS.format(url=url, state=state))
+        if settings.mail_transport == "mailbox":
+            sys.stdout.write(MAIL_HINT.format(url=url))
         sys.stdout.flush()
-        server.serve(load_settings(**chosen), host=host, port=port)
+        server.serve(settings, host=host, port=port, mailbox=state / "mailbox")
 
 
 def _start_database(directory: Path) -> EmbeddedPostgres:

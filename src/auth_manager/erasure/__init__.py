@@ -1,0 +1,1 @@
+"""Leaving: export, deletion, and changing one's mind."""

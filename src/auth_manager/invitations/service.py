@@ -1,0 +1,126 @@
+"""Inviting a person to an account, and accepting: the way in where sign-up is closed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from auth_manager import audit, one_time_secrets, outbox, rate_limits
+from auth_manager.accounts import Account
+from auth_manager.accounts import service as accounts_service
+from auth_manager.accounts import store as accounts_store
+from auth_manager.accounts.service import Registration
+from auth_manager.audit import Origin
+from auth_manager.errors import EmailTaken, InvalidFields, InvalidOneTimeSecret, UsernameTaken
+from auth_manager.idempotency import Record
+from auth_manager.ids import new_id
+from auth_manager.observability import count, log_event
+from auth_manager.one_time_secrets import OneTimeSecret, Purpose
+from auth_manager.outbox import Kind, NewMessage
+from auth_manager.proofs import Proof, give_back, lifetime, parse_email, prove
+from auth_manager.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What an invited person chooses; the address is the invitation's."""
+
+    password: str = field(repr=False)
+    username: str | None = None
+    display_name: str | None = None
+    locale: str | None = None
+
+
+def invite(
+    resources: Resources,
+    origin: Origin,
+    email: str,
+    *,
+    roles: Sequence[str] = (),
+    invited_by: str | None = None,
+    locale: str | None = None,
+) -> UUID:
+    """Mail an invitation, on an operator's word; return its request.
+
+    Args:
+        resources: of this process.
+        origin: where the operator is.
+        email: who is invited.
+        roles: that the account will have.
+        invited_by: a name for the mail.
+        locale: language of the mail.
+
+    Raises:
+        InvalidFields: it is no address.
+        EmailTaken: the person has an account.
+    """
+    email_normalized = parse_email(email)
+    secret = OneTimeSecret(
+        id=new_id(),
+        purpose=Purpose.INVITATION,
+        account_id=None,
+        email=email,
+        email_normalized=email_normalized,
+        details={"roles": list(roles)},
+        limit_key=rate_limits.unknown_key(email_normalized),
+        expires_at=origin.now + lifetime(resources.settings, Purpose.INVITATION),
+    )
+    details = {"invited_by": invited_by} if invited_by else {}
+    message = NewMessage(new_id(), Kind.INVITATION, origin.now, secret_id=secret.id, details=details)
+    with resources.database.transaction() as connection:
+        if accounts_store.find_id(connection, email_normalized=email_normalized, username_normalized=None):
+            raise EmailTaken
+        one_time_secrets.add(connection, secret, now=origin.now)
+        outbox.add(connection, message, recipient=email, locale=locale)
+        audit.append(connection, "invited", origin)
+    resources.hand_over([message.id])
+    log_event("invited", request=secret.id)
+    return secret.id
+
+
+def accept(
+    resources: Resources,
+    origin: Origin,
+    proof: Proof,
+    acceptance: Acceptance,
+    *,
+    record: Record[Account] | None = None,
+) -> Account:
+    """Create the account of an invitation, verified and with its roles, in two round trips.
+
+    Raises:
+        InvalidOneTimeSecret: used, expired, foreign.
+        InvalidFields: a field breaks a rule; the invitation stays good.
+        UsernameTaken, EmailTaken: by another account; the invitation stays good.
+        TooManyAttempts: as for proofs.prove.
+    """
+    secret = prove(resources, origin, proof, Purpose.INVITATION)
+    if secret.email is None:
+        raise InvalidOneTimeSecret
+    registration = Registration(
+        email=secret.email,
+        password=acceptance.password,
+        username=acceptance.username,
+        display_name=acceptance.display_name,
+        locale=acceptance.locale,
+    )
+    roles = tuple(str(role) for role in secret.details.get("roles", ()))
+    try:
+        new = accounts_service.prepare_verified(resources, origin, registration)
+        account = new.as_account(roles=roles)
+        with resources.database.one_trip() as connection:
+            one_time_secrets.use(connection, secret.id, use_id=new_id(), now=origin.now)
+            if proof.code is not None:
+                rate_limits.give_back(connection, secret.limit_key)
+            accounts_store.insert(connection, new)
+            for role in roles:
+                accounts_store.grant_role(connection, new.id, role, origin.now)
+            audit.append(connection, "registered_by_invitation", origin, account_id=new.id)
+            if record:
+                record(connection, account)
+    except (InvalidFields, EmailTaken, UsernameTaken):
+        if proof.code is not None:
+            give_back(resources, secret)
+        raise
+    count("registered")
+    log_event("registered", account_id=new.id, invited=True)
+    return account

@@ -1,0 +1,1 @@
+"""Authenticating again within a session."""
