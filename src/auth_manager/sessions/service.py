@@ -22,7 +22,7 @@ from auth_manager.observability import count, log_event
 from auth_manager.resources import Resources
 from auth_manager.sessions import RefreshLine, Session, store
 from auth_manager.sessions.store import RefreshOutcome
-from auth_manager.tokens import AccessClaims
+from auth_manager.tokens import AccessClaims, IssuedAccessToken
 
 FIRST_PARTY_CLIENT = "auth-manager"
 """The one client there is until other applications can register theirs."""
@@ -77,22 +77,16 @@ def issue_tokens(
 
     Neither outlives the session's absolute limit.
     """
-    settings = resources.settings
     left = session.expires_at - origin.now
-    access = resources.access_tokens.issue(
-        account_id=account.id,
-        session_id=session.id,
-        token_id=new_id(),
+    access = issue_access_token(
+        resources,
+        origin,
+        session=session,
         client_id=line.client_id,
         scope=line.scope,
         roles=account.roles,
-        authenticated_at=session.authenticated_at,
-        amr=session.amr,
-        acr=session.acr,
-        now=origin.now,
-        lifetime=min(timedelta(seconds=settings.access_token_lifetime), left),
     )
-    idle = timedelta(seconds=settings.session_idle_lifetime)
+    idle = timedelta(seconds=resources.settings.session_idle_lifetime)
     return TokenGrant(
         access_token=access.token,
         expires_in=access.expires_in,
@@ -100,6 +94,33 @@ def issue_tokens(
         refresh_expires_in=int(min(idle, left).total_seconds()),
         session_id=session.id,
         account=account,
+    )
+
+
+def issue_access_token(
+    resources: Resources,
+    origin: Origin,
+    *,
+    session: Session,
+    client_id: str,
+    scope: str,
+    roles: Sequence[str],
+) -> IssuedAccessToken:
+    """Sign an access token of a session, which it does not outlive."""
+    return resources.access_tokens.issue(
+        account_id=session.account_id,
+        session_id=session.id,
+        token_id=new_id(),
+        client_id=client_id,
+        scope=scope,
+        roles=roles,
+        authenticated_at=session.authenticated_at,
+        amr=session.amr,
+        acr=session.acr,
+        now=origin.now,
+        lifetime=min(
+            timedelta(seconds=resources.settings.access_token_lifetime), session.expires_at - origin.now
+        ),
     )
 
 
@@ -164,6 +185,42 @@ def _refuse(resources: Resources, origin: Origin, refreshed: store.Refreshed) ->
         raise SessionEnded
     if refreshed.outcome is RefreshOutcome.DISABLED:
         raise AccountDisabled
+
+
+def find_by_refresh_token(resources: Resources, origin: Origin, token: str) -> tuple[Session, Account] | None:
+    """Return the live session that a refresh token is the latest of, in one round trip.
+
+    For a browser that keeps the token in a cookie: it is not traded, and the session counts as used now. None
+    for every token that `refresh` would not trade for its successor.
+    """
+    try:
+        presented = resources.refresh_tokens.parse(token)
+    except InvalidRefreshToken:
+        return None
+    with resources.database.one_trip() as connection:
+        return store.use_line(
+            connection,
+            presented.line_id,
+            presented.counter,
+            now=origin.now,
+            idle_lifetime=timedelta(seconds=resources.settings.session_idle_lifetime),
+        )
+
+
+def claims_of(session: Session, account: Account) -> AccessClaims:
+    """Return what an access token of a session says, for its owner's own calls in this process."""
+    return AccessClaims(
+        sub=account.id,
+        sid=session.id,
+        jti="",
+        client_id=FIRST_PARTY_CLIENT,
+        scope=FIRST_PARTY_SCOPE,
+        roles=account.roles,
+        auth_time=session.authenticated_at,
+        amr=session.amr,
+        acr=session.acr,
+        expires_at=session.expires_at,
+    )
 
 
 def log_out(

@@ -1,5 +1,6 @@
 """SQL of the sessions and refresh_lines tables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -165,6 +166,39 @@ def rotate(
     )
 
 
+def use_line(
+    connection: Connection, line_id: UUID, counter: int, *, now: datetime, idle_lifetime: timedelta
+) -> tuple[Session, Account] | None:
+    """Mark the live session whose line stands at exactly this counter as used, in one round trip.
+
+    Nothing rotates. None for a token that was traded, a session that is over, or a disabled account.
+    """
+    row = connection.fetch_one(
+        """
+        WITH session AS (
+            UPDATE sessions SET last_used_at = GREATEST(sessions.last_used_at, %(now)s)
+            FROM refresh_lines, accounts
+            WHERE refresh_lines.id = %(line_id)s AND refresh_lines.counter = %(counter)s
+              AND sessions.id = refresh_lines.session_id AND sessions.ended_at IS NULL
+              AND sessions.expires_at > GREATEST(%(now)s, now())
+              AND sessions.last_used_at + %(idle_lifetime)s > GREATEST(%(now)s, now())
+              AND accounts.id = sessions.account_id AND accounts.disabled_at IS NULL
+            RETURNING sessions.*
+        )
+        SELECT accounts.*,
+               ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles,
+               session.id AS session_id, session.account_id, session.created_at AS session_created_at,
+               session.last_used_at, session.expires_at, session.authenticated_at, session.amr, session.acr,
+               session.address, session.user_agent
+        FROM session JOIN accounts ON accounts.id = session.account_id
+        """,
+        {"line_id": line_id, "counter": counter, "now": now, "idle_lifetime": idle_lifetime},
+    )
+    if row is None:
+        return None
+    return _session_from(row, id_column="session_id", created_column="session_created_at"), account_from(row)
+
+
 def list_live(
     connection: Connection,
     account_id: UUID,
@@ -207,6 +241,34 @@ def _session_from(row: Row, *, id_column: str = "id", created_column: str = "cre
         address=row["address"],
         user_agent=row["user_agent"],
     )
+
+
+def list_all(connection: Connection, account_id: UUID, *, limit: int) -> list[Row]:
+    """Return the latest sessions, ended ones too, newest first, in one round trip: for an export."""
+    return connection.fetch_all(
+        """
+        SELECT id, created_at, last_used_at, expires_at, authenticated_at, amr, acr, host(address) AS address,
+               user_agent, ended_at, end_reason
+        FROM sessions WHERE account_id = %(account_id)s ORDER BY id DESC LIMIT %(limit)s
+        """,
+        {"account_id": account_id, "limit": limit},
+    )
+
+
+def renew_authentication(
+    connection: Connection, session_id: UUID, *, amr: Sequence[str], now: datetime
+) -> Session | None:
+    """Note that the owner of a live session authenticated again, in one round trip; None when it ended."""
+    row = connection.fetch_one(
+        """
+        UPDATE sessions SET authenticated_at = %(now)s, last_used_at = GREATEST(last_used_at, %(now)s),
+            amr = ARRAY(SELECT DISTINCT method FROM unnest(amr || %(amr)s::text[]) AS method ORDER BY method)
+        WHERE id = %(session_id)s AND ended_at IS NULL AND expires_at > %(now)s
+        RETURNING *
+        """,
+        {"session_id": session_id, "amr": list(amr), "now": now},
+    )
+    return _session_from(row) if row else None
 
 
 def require_owned(connection: Connection, account_id: UUID, session_id: UUID, *, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""What a request body may be, before anything of ours reads it: its size, its type, its JSON."""
+"""What a request body may be, before anything of ours reads it: its size, its type, its JSON or form."""
 
 import email.message
 
@@ -6,11 +6,17 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auth_manager.errors import AuthError, BodyTooLarge, MalformedRequest, UnsupportedMediaType
-from auth_manager.web import strict_json
+from auth_manager.web import strict_form, strict_json
 from auth_manager.web.problems import problem
 
 MAXIMUM_BODY = 64 * 1024
 """Bytes of a request body, at most."""
+
+JSON_TYPE = "application/json"
+FORM_TYPE = "application/x-www-form-urlencoded"
+
+FORM_PREFIX = "/account/"
+"""Where browsers send forms: there, and nowhere else, a body is a form and not JSON."""
 
 
 class BodyLimits:
@@ -54,16 +60,21 @@ def _check_body(scope: Scope, body: bytes) -> None:
     if not body:
         return
     values = Headers(scope=scope).getlist("content-type")
-    if len(values) != 1 or not _is_json(values[0]):
+    if scope["path"].startswith(FORM_PREFIX):
+        if len(values) != 1 or not _is(FORM_TYPE, values[0]):
+            raise UnsupportedMediaType(f"The request body must be {FORM_TYPE}.")
+        strict_form.parse(body)
+        return
+    if len(values) != 1 or not _is(JSON_TYPE, values[0]):
         raise UnsupportedMediaType
     strict_json.parse(body)
 
 
-def _is_json(content_type: str) -> bool:
+def _is(media_type: str, content_type: str) -> bool:
     message = email.message.Message()
     message["content-type"] = content_type.replace("\n", "").replace("\r", "")
     charset = message.get_param("charset", "utf-8")
-    return message.get_content_type() == "application/json" and str(charset).lower() in {"utf-8", "utf8"}
+    return message.get_content_type() == media_type and str(charset).lower() in {"utf-8", "utf8"}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
