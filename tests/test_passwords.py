@@ -26,6 +26,7 @@ from auth_manager.passwords import (
     fold,
 )
 from auth_manager.settings import Settings, load_settings
+from auth_manager.spending import begin
 
 PASSWORD = "SecurePass123!"
 REFUSED = Verification(ok=False)
@@ -251,6 +252,16 @@ class TestVerifyAndUpgrade:
     def test_own_settings_may_exceed_the_bound_on_foreign_cost(self) -> None:
         costly = Passwords(make_settings(argon2_memory_kib=65_536, argon2_time_cost=20))
         assert costly._evaluate(b"wrong", costly._dummy_hash) is False
+
+    def test_the_dummy_costs_a_start_nothing_and_a_verification_the_same(self) -> None:
+        """Memory, passes, lanes and lengths are a real hash's: they decide how long a verification takes."""
+        spent = begin()
+        made = Passwords(make_settings(argon2_memory_kib=20_480, argon2_time_cost=3, argon2_parallelism=2))
+        assert spent.hashes.count == 0
+        assert extract_parameters(made._dummy_hash) == extract_parameters(made.hash(PASSWORD))
+
+    def test_each_process_has_a_dummy_of_its_own(self) -> None:
+        assert Passwords(make_settings())._dummy_hash != Passwords(make_settings())._dummy_hash
 
 
 def expect_upgrade(passwords: Passwords, password: str, stored: str) -> None:

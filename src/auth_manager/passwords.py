@@ -5,6 +5,7 @@ suggests to normalise; but imported hashes were made of verbatim bytes, keyboard
 would make some different passwords one. Folding (NFKC, case) serves the comparison with lists of words alone.
 """
 
+import base64
 import re
 import secrets
 import string
@@ -19,9 +20,11 @@ from pathlib import Path
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import VerificationError, VerifyMismatchError
+from argon2.low_level import ARGON2_VERSION
 
 from auth_manager.errors import FieldError, InvalidFields
 from auth_manager.settings import Settings
+from auth_manager.spending import spending
 
 UNUSABLE_HASH = "!"
 """The stored hash of an account without a password: nothing verifies against it."""
@@ -89,10 +92,7 @@ REFUSED = Verification(ok=False)
 
 
 class Passwords:
-    """Hashes, verifies and judges passwords as the settings say. One for the process; safe across threads.
-
-    Construction computes one hash, so the first login of a process is no slower than the others.
-    """
+    """Hashes, verifies and judges passwords as the settings say. One for the process; safe across threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._hasher = PasswordHasher(
@@ -108,7 +108,7 @@ class Passwords:
         # Argon2 runs without the GIL and holds its memory meanwhile: this bounds both. Waiting needs no
         # time-out: what is evaluated is bounded in cost, and the server bounds how many requests wait.
         self._slots = threading.BoundedSemaphore(settings.hash_concurrency)
-        self._dummy_hash = self.hash(secrets.token_urlsafe())
+        self._dummy_hash = _make_up_hash(self._hasher)
 
     def hash(self, password: str) -> str:
         """Return an argon2id hash in PHC form.
@@ -119,7 +119,7 @@ class Passwords:
         secret = _encode(password)
         if len(secret) > MAXIMUM_BYTES:
             raise ValueError("the password is too long to hash")
-        with self._slots:
+        with self._slots, spending("hashes"):
             return self._hasher.hash(secret)
 
     def verify_and_upgrade(self, password: str, stored_hash: str | None) -> Verification:
@@ -136,7 +136,7 @@ class Passwords:
         if len(secret) > MAXIMUM_BYTES:
             return REFUSED
         stored = stored_hash or UNUSABLE_HASH
-        with self._slots:
+        with self._slots, spending("hashes"):
             ok = self._evaluate(secret, stored)
             if ok is None:
                 with suppress(VerifyMismatchError):
@@ -205,6 +205,21 @@ class Passwords:
 def fold(text: str) -> str:
     """Return the form in which passwords are compared with lists: without case, width and ligatures."""
     return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _make_up_hash(hasher: PasswordHasher) -> str:
+    """Return a hash of nothing: random salt and digest in PHC form, with the hasher's parameters.
+
+    Verifying against it computes a whole hash and compares it, like any wrong password: only the parameters
+    and the lengths decide how long that takes. Hashing something instead would cost each start as much as a
+    login. Nobody knows a password that fits; one would take 2^255 attempts.
+    """
+    salt, digest = (
+        base64.b64encode(secrets.token_bytes(length)).rstrip(b"=").decode()
+        for length in (hasher.salt_len, hasher.hash_len)
+    )
+    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v={ARGON2_VERSION}${cost}${salt}${digest}"
 
 
 def _encode(password: str) -> bytes:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from auth_manager.app import FEATURES, PAGES
+
 EXPECTED = [
     "annotated_doc",
     "annotated_types",
@@ -21,9 +23,7 @@ EXPECTED = [
     "botocore",
     "cryptography",
     "dotenv",
-    "email_validator",
     "fastapi",
-    "idna",
     "jmespath",
     "jwt",
     "mangum",
@@ -42,19 +42,28 @@ what cryptography looks for. FastAPI itself loads email_validator where it is in
 WHERE_INSTALLED = {"opentelemetry"}
 """What FastAPI loads when it is there; the tools of the tests bring it, the image does not."""
 
-MOST_MODULES = 720
-"""Python's own included: 654 with Python 3.11, and a tenth of room for the others."""
+MOST_MODULES = 700
+"""Python's own included: 637 with Python 3.11, and a tenth of room for the others."""
+
+OF_ADDRESSES = {"email_validator", "idna"}
+"""What the first e-mail address loads."""
 
 LAZY = {
+    "auth_manager.erasure": "with the first request for it, like most features",
+    "auth_manager.pages": "likewise",
+    "auth_manager.mail": "in the worker and the server alone",
     "aws_xray_sdk": "with AUTH_TRACING_ENABLED alone",
     "boto3": "to read a secret from Secrets Manager; costs as much as FastAPI",
     "botocore.session": "likewise",
     "dns": "never: addresses are not looked up",
+    "email_validator": "with the first address; FastAPI would load it",
     "http.server": "never",
     "jinja2": "to render a mail",
     "passlib": "to verify an imported hash",
     "psutil": "on a laptop alone",
+    "pydantic.v1": "never; FastAPI would load it",
     "rich": "on the command line alone",
+    "smtplib": "to send a mail",
     "typer": "on the command line alone",
     "uvicorn": "in server mode alone",
     "webauthn": "with the first passkey",
@@ -63,9 +72,10 @@ LAZY = {
 """What must not be loaded at cold start, and when it is instead."""
 
 PROBE = """\
-import json, sys
+import gc, json, sys
 from auth_manager.entrypoints.lambda_api import handler
 after_import = sorted(sys.modules)
+frozen = gc.isenabled() and gc.get_freeze_count()
 event = {
     "version": "2.0",
     "headers": {"content-type": "application/json"},
@@ -73,29 +83,44 @@ event = {
     "body": json.dumps({"email": "nobody@cold.example.com", "password": "SecurePass123!"}),
 }
 status = handler(event, None)["statusCode"]
-print(json.dumps({"import": after_import, "login": sorted(sys.modules), "status": status}))
+after_login = sorted(sys.modules)
+event["requestContext"]["http"]["path"] = "/auth/password/forgot"
+event["headers"]["accept-language"] = "fr"
+event["body"] = json.dumps({"email": "nobody@cold.example.com"})
+forgot = handler(event, None)["statusCode"]
+print(json.dumps({"import": after_import, "login": after_login, "status": status, "forgot": forgot,
+                  "mail": sorted(sys.modules), "frozen": frozen}))
 """
 
 
-@pytest.fixture(scope="module")
-def loaded(database_url: str, signing_keys: str) -> dict[str, Any]:
-    """Names of all modules after the import, and after a first login."""
+def run(probe: str, settings: dict[str, str]) -> Any:
+    """Run Python with these settings and no others; return the JSON of its last line."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("AUTH_", "AWS_", "POWERTOOLS_", "COVERAGE_", "COV_"))
     }
-    settings = {
+    done = subprocess.run(
+        [sys.executable, "-c", probe], env=inherited | settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def deployed(database_url: str, signing_keys: str) -> dict[str, str]:
+    return {
         "AUTH_PUBLIC_URL": "https://auth.example.com",
         "AUTH_DATABASE_URL": database_url,
         "AUTH_SIGNING_KEYS": signing_keys,
         "AUTH_SECRET_KEYS": "0123456789abcdefghijklmnopqrstuvwxyz-test-only",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env=inherited | settings, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def loaded(deployed: dict[str, str]) -> dict[str, Any]:
+    """Names of all modules after the import, after a first login, and after a first mail was asked for."""
+    result: dict[str, Any] = run(PROBE, deployed)
     return result
 
 
@@ -120,6 +145,21 @@ class TestImport:
     def test_it_does_not_grow_unnoticed(self, loaded: dict[str, Any]) -> None:
         assert len(loaded["import"]) <= MOST_MODULES
 
+    def test_no_collection_walks_through_it_again(self, loaded: dict[str, Any]) -> None:
+        assert loaded["frozen"] > 10 * len(loaded["import"])
+
+
+class TestStartAhead:
+    def test_a_start_that_nobody_waits_for_loads_every_feature(self, deployed: dict[str, str]) -> None:
+        probe = (
+            "import json, sys; import auth_manager.entrypoints.lambda_api; print(json.dumps([*sys.modules]))"
+        )
+
+        found = run(probe, deployed | {"AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"})
+
+        assert {feature.module for feature in (*FEATURES, PAGES)} <= set(found)
+        assert "pydantic.v1" not in found
+
 
 class TestFirstLogin:
     def test_it_adds_nothing_of_others(self, loaded: dict[str, Any]) -> None:
@@ -127,5 +167,15 @@ class TestFirstLogin:
 
         sys.stdout.write(f"{len(added)} more modules: {sorted(added)}\n")
         assert loaded["status"] == 401
-        assert of_others(loaded["login"]) == of_others(loaded["import"])
+        assert of_others(loaded["login"]) == of_others(loaded["import"]) | OF_ADDRESSES
+        assert not (added - OF_ADDRESSES) & LAZY.keys()
+
+
+class TestFirstMail:
+    def test_it_is_composed_elsewhere(self, loaded: dict[str, Any]) -> None:
+        added = set(loaded["mail"]) - set(loaded["login"])
+
+        assert loaded["forgot"] == 202
+        assert of_others(loaded["mail"]) == of_others(loaded["login"])
         assert not added & LAZY.keys()
+        assert not any(name.startswith(("smtplib", "auth_manager.mail")) for name in loaded["mail"])

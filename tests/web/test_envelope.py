@@ -1,6 +1,7 @@
 """What every request and every answer has in common."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from auth_manager import observability
+from auth_manager.budgets import BUDGETS, Budget
 from auth_manager.database import Row
 from auth_manager.web.bodies import MAXIMUM_BODY
 
@@ -270,7 +273,12 @@ class TestCors:
         client = make_client(cors_origins=self.ORIGIN)
         answer = self.preflight(client, "https://evil.example.com")
         assert answer.status_code == 400
-        assert "access-control-allow-origin" not in answer.headers
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"] == "malformed_request"
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        assert "Origin" in answer.headers["vary"]
+        assert [name for name in answer.headers if name.startswith("access-control")] == []
+        assert "evil" not in answer.text
 
     def test_without_the_setting_nobody_may(self, client: TestClient) -> None:
         answer = self.preflight(client, self.ORIGIN)
@@ -281,3 +289,35 @@ class TestCors:
 def test_websockets_are_not_served(client: TestClient) -> None:
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/auth/me"):
         pass
+
+
+class TestServerTiming:
+    def test_local_mode_shows_what_a_request_spent(self, make_client: Callable[..., TestClient]) -> None:
+        client = make_client(mode="local")
+        body = {"email": "timing@example.com", "password": "a long and dull passphrase"}
+
+        timing = client.post("/auth/register", json=body).headers["Server-Timing"]
+
+        assert re.fullmatch(
+            r'db;dur=[\d.]+;desc="2", hash;dur=[\d.]+;desc="1", aws;dur=0\.0;desc="0"', timing
+        )
+
+    def test_a_deployment_does_not(self, client: TestClient) -> None:
+        assert "Server-Timing" not in client.get("/health").headers
+
+
+class TestOverBudget:
+    def test_it_is_logged_with_what_was_spent(
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for sink in ("service", "logger", "readable"):  # what configuring changes, for this test alone
+            monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
+        observability.configure_logging(client.app.state.resources.settings)  # type: ignore[attr-defined]
+        monkeypatch.setitem(BUDGETS, "GET /health/ready", Budget(0))
+
+        client.get("/health/ready")
+        client.get("/health")
+
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        over = [event for event in events if event["message"] == "over_budget"]
+        assert [(event["route"], event["round_trips"]) for event in over] == [("/health/ready", 1)]

@@ -18,33 +18,35 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from auth_manager import observability
-from auth_manager.aws.queues import hand_over
-from auth_manager.aws.secrets import fetch_secret
-from auth_manager.entrypoints import lambda_snapshot
-from auth_manager.entrypoints.lambda_edge import Edge, open_edge
-from auth_manager.errors import (
-    AuthError,
-    ConfigurationError,
-    MalformedRequest,
-    OriginRefused,
-    ServiceUnavailable,
-)
-from auth_manager.resources import Resources
-from auth_manager.settings import Settings, load_settings
-from auth_manager.web.spared_imports import without_spared_imports
+from auth_manager.cold_start import sparing_collections, sparing_imports
 
-with without_spared_imports():
+with sparing_collections(), sparing_imports():
     from fastapi import FastAPI
 
+    from auth_manager import observability
     from auth_manager.app import build_resources, create_app
+    from auth_manager.aws.queues import hand_over
+    from auth_manager.aws.secrets import fetch_secret
+    from auth_manager.entrypoints import lambda_snapshot
+    from auth_manager.entrypoints.lambda_edge import Edge, open_edge
+    from auth_manager.errors import (
+        AuthError,
+        ConfigurationError,
+        MalformedRequest,
+        OriginRefused,
+        ServiceUnavailable,
+    )
+    from auth_manager.resources import Resources
+    from auth_manager.settings import Settings, load_settings
     from auth_manager.web.calls import run_inline
     from auth_manager.web.envelope import request_id_of
     from auth_manager.web.problems import problem
 
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="There is no current event loop", category=DeprecationWarning)
-    from mangum import Mangum
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="There is no current event loop", category=DeprecationWarning
+        )
+        from mangum import Mangum
 
 TEXT_TYPES = ["text/", "application/json", "application/problem+json"]
 
@@ -131,7 +133,7 @@ class _Service:
         )
         edge = open_edge(self._settings)
         if self._app is None:
-            with without_spared_imports():
+            with sparing_imports():
                 self._app = create_app(resources, runner=run_inline, lazy=not _is_started_ahead())
         self._app.state.resources = resources
         with warnings.catch_warnings():
@@ -303,4 +305,5 @@ def _refusal(error: AuthError, identifier: str) -> Answer:
     }
 
 
-handler = build_handler()
+with sparing_collections():
+    handler = build_handler()

@@ -1,0 +1,1 @@
+"""Other services that do the same, set up as their own documentation says."""
