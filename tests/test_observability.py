@@ -31,11 +31,12 @@ LOCAL = {"mode": "local", "public_url": "http://127.0.0.1:8000"}
 @pytest.fixture(autouse=True)
 def _fresh_telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Sinks of this test alone: a logger of a new name, and none of it left behind."""
-    monkeypatch.setattr(observability, "SERVICE", f"auth-manager-{secrets.token_hex(4)}")
-    for sink in ("logger", "readable", "metrics", "tracer"):
+    service = f"auth-manager-{secrets.token_hex(4)}"
+    monkeypatch.setenv("AUTH_SERVICE_NAME", service)
+    for sink in ("service", "logger", "readable", "metrics", "tracer"):
         monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
     yield
-    logging.getLogger(observability.SERVICE).handlers.clear()
+    logging.getLogger(service).handlers.clear()
 
 
 def fail_inside(message: str) -> None:

@@ -25,7 +25,9 @@ import psycopg2.errors
 import psycopg2.extensions
 import psycopg2.extras
 
+from auth_manager.database_authorities import find_authorities
 from auth_manager.errors import AuthError, DatabaseUnavailable
+from auth_manager.spending import spending
 
 Row = dict[str, Any]
 Parameters = Mapping[str, object]
@@ -292,7 +294,7 @@ class Database:
                 connection_factory=functools.partial(_Connection, deadline=deadline),
                 application_name="auth-manager",
                 client_encoding="UTF8",
-                **self._options,
+                **self._options | find_authorities(url),
             )
         except psycopg2.Error:
             self._on_connect_failed()
@@ -357,6 +359,7 @@ class _Lease:
 
     def _execute(self, sql: bytes) -> list[Row]:
         with (
+            spending("round_trips"),
             self._database._trace(),
             self._open.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
         ):

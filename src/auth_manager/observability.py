@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
     from auth_manager.settings import Settings
 
-SERVICE = "auth-manager"
 NAMESPACE = "AuthManager"
 
 METRICS = (
     "registered",
+    "email_verified",
+    "email_changed",
+    "password_reset",
+    "password_changed",
+    "reauthenticated",
+    "account_erased",
     "login_succeeded",
     "login_failed",
     "account_locked",
@@ -34,7 +39,13 @@ METRICS = (
     "expired_rows_removed",
     "outbox_relayed",
     "outbox_failed",
+    "hand_over_failed",
+    "mail_sent",
+    "mail_refused",
     "key_rotation_failed",
+    "round_trips",
+    "hashes",
+    "aws_calls",
 )
 """Every metric, each a Count with the one dimension `service` (docs/operations.md)."""
 
@@ -64,6 +75,7 @@ class ReadableFormatter(logging.Formatter):
 class _Telemetry:
     """The process's sinks; entry points switch them on."""
 
+    service = "unconfigured"
     logger: Logger | None = None
     readable = False
     metrics: "Metrics | None" = None
@@ -71,11 +83,15 @@ class _Telemetry:
 
 
 def configure_logging(settings: "Settings") -> None:
-    """Send structured logs to standard output: JSON, or readable lines in local mode."""
+    """Send structured logs to standard output: JSON, or readable lines in local mode.
+
+    First of all: metrics and traces go by the same name, AUTH_SERVICE_NAME, which keeps two stacks apart.
+    """
+    _Telemetry.service = settings.service_name
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_RequestId())
     logger = Logger(
-        service=SERVICE,
+        service=_Telemetry.service,
         level=settings.log_level,
         logger_handler=handler,
         logger_formatter=None,
@@ -91,7 +107,7 @@ def enable_metrics() -> None:
     """Collect metrics in CloudWatch's embedded metric format until `flush_metrics`."""
     from aws_lambda_powertools import Metrics  # noqa: PLC0415 -- only inside Lambda
 
-    _Telemetry.metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+    _Telemetry.metrics = Metrics(namespace=NAMESPACE, service=_Telemetry.service)
 
 
 def enable_tracing() -> "Tracer":
@@ -102,7 +118,7 @@ def enable_tracing() -> "Tracer":
     """
     from aws_lambda_powertools import Tracer  # noqa: PLC0415 -- the X-Ray SDK costs as much as FastAPI
 
-    _Telemetry.tracer = Tracer(service=SERVICE, auto_patch=False)
+    _Telemetry.tracer = Tracer(service=_Telemetry.service, auto_patch=False)
     return _Telemetry.tracer
 
 

@@ -1,10 +1,14 @@
 """What every service works with, built once in app.create_app and passed down."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from auth_manager.cached_secret import CachedSecret
 from auth_manager.database import Database
+from auth_manager.one_time_secrets import OneTimeSecrets
 from auth_manager.passwords import Passwords
+from auth_manager.secret_keys import SecretKeys
 from auth_manager.settings import Settings
 from auth_manager.signing_keys import KeySet
 from auth_manager.tokens import AccessTokens, Cursors, RefreshTokens
@@ -18,7 +22,10 @@ class Resources:
     database: Database
     passwords: Passwords
     signing_keys: CachedSecret[KeySet]
+    secret_keys: SecretKeys
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
     cursors: Cursors
-    idempotency_key: bytes
+    one_time_secrets: OneTimeSecrets
+    hand_over: Callable[[Sequence[UUID]], None]
+    """Tells who delivers mail that messages were committed. Never raises: the relay finds what it lost."""

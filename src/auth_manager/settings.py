@@ -3,6 +3,7 @@
 docs/settings.md describes every field; a test holds the two together.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -19,6 +20,10 @@ MINIMUM_DISTINCT_CHARACTERS = 10
 
 LOCAL_KEY_MARK = "local-"
 """Marks keys that `make local` generated: they never start a deployment."""
+
+
+_WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:[/?#][!#-~]*)?")
+"""No quotes, no spaces, no user or password."""
 
 
 def refuse_weak_secrets(keys: Sequence[SecretStr]) -> None:
@@ -45,11 +50,13 @@ class Settings(BaseSettings):
     mode: Literal["local", "deployed"] = "deployed"
     public_url: str = ""
     product_name: str = "Auth Manager"
+    service_name: str = Field(default="auth-manager", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,127}$")
     git_sha: str = "unknown"
     docs_enabled: bool = False
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     tracing_enabled: bool = False
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    origin_secret_arn: str = ""
 
     # Database
     database_url: SecretStr = SecretStr("")
@@ -86,8 +93,33 @@ class Settings(BaseSettings):
     argon2_parallelism: int = Field(default=1, ge=1, le=8)
     hash_concurrency: int = Field(default=4, ge=1, le=64)
 
+    # Sign-up and the end of an account
+    sign_up: Literal["open", "closed"] = "open"
+    sign_up_domains: Annotated[tuple[str, ...], NoDecode] = ()
+    erasure_grace: int = Field(default=0, ge=0, le=90 * 86_400)
+
+    # Mail
+    mail_transport: Literal["none", "mailbox", "smtp", "ses"] = "none"
+    mail_from: str = ""
+    smtp_url: SecretStr = SecretStr("")
+    smtp_url_secret_arn: str = ""
+    mail_templates: str = ""
+    default_locale: Literal["en", "fr"] = "en"
+    notify_new_device: bool = True
+    verification_lifetime: int = Field(default=86_400, ge=300, le=7 * 86_400)
+    reset_lifetime: int = Field(default=1800, ge=300, le=1800)
+    email_login_lifetime: int = Field(default=600, ge=60, le=1800)
+    invitation_lifetime: int = Field(default=7 * 86_400, ge=300, le=30 * 86_400)
+
+    # Pages
+    pages_enabled: bool = True
+    app_url: str = ""
+    brand_logo_url: str = ""
+    brand_colour: str = Field(default="#1d4ed8", pattern=r"^#[0-9a-fA-F]{6}$")
+
     # Messages and maintenance
     outbox_queue_url: str = ""
+    outbox_retention: int = Field(default=7 * 86_400, ge=86_400)
     session_retention: int = Field(default=30 * 86_400, ge=0)
 
     # Limits
@@ -99,8 +131,11 @@ class Settings(BaseSettings):
     login_address_window: int = Field(default=900, ge=1)
     registrations_per_address: int = Field(default=60, ge=1)
     registration_window: int = Field(default=3600, ge=1)
+    mails_per_recipient: int = Field(default=5, ge=1)
+    mail_requests_per_address: int = Field(default=60, ge=1)
+    mail_window: int = Field(default=3600, ge=1)
 
-    @field_validator("cors_origins", "secret_keys", mode="before")
+    @field_validator("cors_origins", "secret_keys", "sign_up_domains", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         """Accept `a,b` as environment variables carry lists."""
@@ -112,6 +147,14 @@ class Settings(BaseSettings):
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("app_url", "brand_logo_url")
+    @classmethod
+    def _refuse_what_no_page_may_have(cls, value: str) -> str:
+        """These stand in pages as links, and their hosts in a Content-Security-Policy."""
+        if value and not _WEB_ADDRESS.fullmatch(value):
+            raise ValueError("must be an http(s) URL of printable ASCII characters")
+        return value
 
     @field_validator("secret_keys")
     @classmethod
@@ -127,6 +170,17 @@ class Settings(BaseSettings):
             raise ValueError("AUTH_SESSION_IDLE_LIFETIME exceeds AUTH_SESSION_ABSOLUTE_LIFETIME")
         if self.access_token_lifetime > self.session_idle_lifetime:
             raise ValueError("AUTH_ACCESS_TOKEN_LIFETIME exceeds AUTH_SESSION_IDLE_LIFETIME")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_mail_without_its_means(self) -> Self:
+        if self.mail_transport in {"smtp", "ses"} and not self.mail_from:
+            raise ValueError("AUTH_MAIL_FROM is not set, and mail needs a sender")
+        smtp_url = self.smtp_url.get_secret_value() or self.smtp_url_secret_arn
+        if self.mail_transport == "smtp" and not smtp_url:
+            raise ValueError("AUTH_SMTP_URL is not set, and no AUTH_SMTP_URL_SECRET_ARN")
+        if self.mail_transport == "mailbox" and self.mode != "local":
+            raise ValueError("AUTH_MAIL_TRANSPORT=mailbox is for local mode: nobody would get the mail")
         return self
 
     @model_validator(mode="after")

@@ -59,6 +59,7 @@ print(*(path.relative_to(root) for path in root.rglob("*") if path.is_file() and
             and name not in {f"entrypoints/{module}.py" for module in ("cli", "local", "server")}
         }
         assert set(listed.split()) == expected
+        assert "data/rds_authorities.pem" in expected
 
     def test_its_build_added_little_to_the_base_image(self, image: str) -> None:
         size, base = (

@@ -29,18 +29,23 @@ from starlette.testclient import TestClient
 from auth_manager.accounts import service as accounts
 from auth_manager.accounts.service import Registration
 from auth_manager.audit import Origin
+from auth_manager.email_login import service as email_login
 from auth_manager.errors import (
     AuthError,
     ConfigurationError,
     InvalidCredentials,
     InvalidFields,
+    InvalidOneTimeSecret,
     InvalidToken,
     RefreshTokenReused,
     SessionEnded,
     TooManyAttempts,
 )
 from auth_manager.login import service as login
+from auth_manager.one_time_secrets import Purpose
+from auth_manager.proofs import Proof
 from auth_manager.resources import Resources
+from auth_manager.secret_keys import SecretKeys
 from auth_manager.sessions import service as sessions
 from auth_manager.signing_keys import (
     Algorithm,
@@ -50,7 +55,7 @@ from auth_manager.signing_keys import (
     parse_key_set,
     serialize_key_set,
 )
-from auth_manager.tokens import AccessTokens, Cursors, SecretKeys
+from auth_manager.tokens import AccessTokens, Cursors
 
 ISSUER = "https://auth.example.com"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -374,6 +379,71 @@ class TestPasswordsAndLogin:
             register(resources, email=email)
 
         assert [error.code for error in refused.value.errors] == ["email_invalid"]
+
+
+class TestMailedSecrets:
+    def test_zitadel_cve_2024_32868_by_codes(self, make_resources: Callable[..., Resources]) -> None:
+        """Codes that are mailed are another way in: each counts where the passwords do."""
+        resources = make_resources(login_failures_before_delay=4)
+        register(resources)
+        request = email_login.start(resources, origin(), PERSON["email"])
+        right = resources.one_time_secrets.code(Purpose.EMAIL_LOGIN, request)
+        wrong = Proof(request=request, code=f"{(int(right) + 1) % 10**6:06}")
+
+        for _ in range(4):
+            with pytest.raises(InvalidOneTimeSecret):
+                email_login.log_in(resources, origin(), wrong)
+
+        with pytest.raises(TooManyAttempts):
+            log_in(resources, "testuser")
+        with pytest.raises(TooManyAttempts):
+            email_login.log_in(resources, origin(), Proof(request=request, code=right))
+
+    @pytest.mark.parametrize("header", ["Host", "X-Forwarded-Host", "Forwarded", "X-Forwarded-Proto"])
+    def test_supabase_ghsa_3529_5m8x_rpv3_and_zitadel_cve_2025_64101_by_mail(
+        self, client: TestClient, header: str
+    ) -> None:
+        """Nothing of the request but its language reaches what the mail is composed of."""
+        evil = "host=evil.example" if header == "Forwarded" else "evil.example"
+        client.post("/auth/register", json=PERSON)
+        resources: Resources = client.app.state.resources  # type: ignore[attr-defined]
+
+        asked = client.post("/auth/password/forgot", json={"email": PERSON["email"]}, headers={header: evil})
+
+        assert asked.status_code == 202
+        with resources.database.one_trip() as connection:
+            rows = connection.fetch_all(
+                "SELECT outbox::text AS row FROM outbox WHERE kind = 'reset_password'"
+            )
+        assert len(rows) == 1
+        assert "evil" not in rows[0]["row"]
+
+    @pytest.mark.parametrize(
+        "path", ["/auth/password/forgot", "/auth/email-login", "/auth/verify-email/resend"]
+    )
+    @pytest.mark.parametrize("character", ["\u212a", "\uff4b"], ids=["kelvin sign", "full-width k"])
+    def test_django_cve_2019_19844_by_mail(self, client: TestClient, path: str, character: str) -> None:
+        """Django's own case: the reset of another one's password, mailed to the address as typed."""
+        client.post("/auth/register", json={**PERSON, "email": "mike@example.com"})
+        resources: Resources = client.app.state.resources  # type: ignore[attr-defined]
+
+        client.post(path, json={"email": f"mi{character}e@example.com"})
+
+        with resources.database.one_trip() as connection:
+            rows = connection.fetch_all("SELECT DISTINCT recipient FROM outbox WHERE recipient <> ''")
+        assert [row["recipient"] for row in rows] == ["mike@example.com"]
+
+    @pytest.mark.parametrize(
+        "path", ["/auth/password/forgot", "/auth/email-login", "/auth/verify-email/resend"]
+    )
+    def test_next_auth_cve_2022_35924_by_mail(self, client: TestClient, path: str) -> None:
+        """NextAuth's own case: a link for the first of two addresses, mailed to both."""
+        client.post("/auth/register", json=PERSON)
+        both = {"email": f"{PERSON['email']},attacker@evil.example"}
+
+        answer = client.post(path, json=both)
+
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "email_invalid")
 
 
 class TestSessionsAndLists:

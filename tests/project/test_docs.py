@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src" / "auth_manager").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = Settings.model_fields
+READMES = ("README.md", "README.fr.md")
 
 REGISTER = (
     "curl -X POST $API/auth/register -H 'Content-Type: application/json'"
@@ -179,8 +180,10 @@ class TestOperations:
         assert {first_code(row[0]) for row in rows_of("docs/operations.md", "Logs")} == logged
 
     def test_each_security_event_is_documented_and_no_other(self) -> None:
-        appended = string_calls(r'audit\.append\(\s*connection,\s*f?"([\w{}]+)"') - {"logged_out_{scope}"}
+        appended = string_calls(r'audit\.append\(\s*connection,\s*f?"([\w{}]+)"')
+        appended -= {"logged_out_{scope}", "{purpose}_requested"}
         scopes = {"logged_out_this", "logged_out_others", "logged_out_all"}
+        scopes |= {"verify_email_requested", "reset_password_requested", "email_login_requested"}
         documented = {
             code for row in rows_of("docs/operations.md", "Security events") for code in codes(row[0])
         }
@@ -195,9 +198,10 @@ class TestOperations:
 
 
 class TestReadme:
-    def test_the_first_calls_are_those_of_the_contract(self) -> None:
+    @pytest.mark.parametrize("name", READMES)
+    def test_the_first_calls_are_those_of_the_contract(self, name: str) -> None:
         url = "http://127.0.0.1:8000"
-        lines = [line for line in read("README.md").splitlines() if line.startswith("curl ")]
+        lines = [line for line in read(name).splitlines() if line.startswith("curl ")]
 
         assert lines == [line.replace("$API", url) for line in CURL_LINES]
 
@@ -218,6 +222,23 @@ class TestReadme:
 
         assert named
         assert named <= targets
+
+    def test_the_french_one_has_the_same_commands(self) -> None:
+        blocks = [re.findall(r"^```sh\n(.*?)^```", read(name), re.MULTILINE | re.DOTALL) for name in READMES]
+
+        assert len(blocks[0]) > 2
+        assert blocks[0] == blocks[1]
+
+    def test_the_french_one_has_the_same_figure_of_costs(self) -> None:
+        together = re.findall(
+            r"^\| \*\*Together\*\* \| \| \*\*([\d.]+)\*\* \|$", read("docs/costs.md"), re.MULTILINE
+        )
+        about = round(float(together[-1]), -1)
+
+        assert [f"{about:.0f} USD" in read(name) for name in READMES] == [True, True]
+
+    def test_both_lead_to_the_other(self) -> None:
+        assert all(f"]({READMES[1 - i]})" in read(name) for i, name in enumerate(READMES))
 
 
 def make_targets() -> list[tuple[str, str]]:
@@ -298,6 +319,7 @@ class TestSecurity:
     def test_each_promise_names_a_test(self) -> None:
         tables = (
             "Passwords and login",
+            "Recovery and mail",
             "Sessions and authorization",
             "Tokens and keys",
             "The API",

@@ -6,7 +6,7 @@ audit trail like a known one (ASVS 6.3.8).
 
 from datetime import timedelta
 
-from auth_manager import audit, rate_limits
+from auth_manager import audit, known_devices, lockouts, rate_limits
 from auth_manager.accounts import store as accounts_store
 from auth_manager.audit import Origin
 from auth_manager.errors import (
@@ -77,6 +77,7 @@ def log_in(
                     password_changed_at=attempt.password_changed_at,
                 )
             sessions_store.insert(connection, session, line, password_changed_at=attempt.password_changed_at)
+            known_devices.greet(connection, resources.settings, origin, account.id)
             audit.append(connection, "logged_in", origin, account_id=account.id, session_id=session.id)
             if record:
                 record(connection, tokens)
@@ -97,7 +98,7 @@ def _reserve(resources: Resources, origin: Origin, identifier: str) -> Attempt:
             address_key=_address_key(origin),
             unknown_key=rate_limits.unknown_key(email or username or identifier),
             by_address=_address_limit(resources.settings),
-            by_account=_account_limit(resources.settings),
+            by_account=rate_limits.account_limit(resources.settings),
             now=origin.now,
         )
     if attempt.retry_at is not None:
@@ -111,12 +112,8 @@ def _fail(
     resources: Resources, origin: Origin, attempt: Attempt, error: AuthError, *, guessed: bool = False
 ) -> AuthError:
     """Write a failed login down and return its error; the reservation stands for the failure."""
-    settings = resources.settings
     account_id = attempt.account.id if attempt.account else None
-    locked = guessed and attempt.failures in {
-        settings.login_failures_before_delay,
-        settings.login_failures_before_lock,
-    }
+    locked = guessed and lockouts.is_reached(resources.settings, attempt.failures)
     with resources.database.one_trip() as connection:
         if not guessed and account_id:
             # The password was right: this was no guess, and must not lock the person out.
@@ -124,13 +121,8 @@ def _fail(
             rate_limits.clear(connection, rate_limits.account_key(account_id))
         audit.append(connection, "logged_in", origin, account_id=account_id, failure=error.code)
         if locked:
-            audit.append(
-                connection, "account_locked", origin, account_id=account_id, failure=f"{attempt.failures}"
-            )
+            lockouts.record(connection, origin, account_id, failures=attempt.failures)
     count("login_failed")
-    if locked:
-        count("account_locked")
-        log_event("account_locked", account_id=account_id, failures=attempt.failures)
     log_event("login_failed", reason=error.code, account_id=account_id, address=origin.address)
     return error
 
@@ -152,15 +144,6 @@ def _address_key(origin: Origin) -> str:
 def _address_limit(settings: Settings) -> Limit:
     return Limit(
         maximum=settings.login_attempts_per_address, window=timedelta(seconds=settings.login_address_window)
-    )
-
-
-def _account_limit(settings: Settings) -> Limit:
-    return Limit(
-        maximum=settings.login_failures_before_lock,
-        free=settings.login_failures_before_delay,
-        delay=timedelta(seconds=settings.login_delay),
-        delay_maximum=timedelta(seconds=settings.login_delay_maximum),
     )
 
 

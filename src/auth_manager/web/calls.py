@@ -16,6 +16,7 @@ from fastapi import Depends, Header, Request
 from auth_manager.audit import Origin
 from auth_manager.observability import request_id
 from auth_manager.resources import Resources
+from auth_manager.web.languages import preferred_language
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,6 +74,7 @@ async def get_call(request: Request) -> Call:
             user_agent=_printable(request.headers.get("user-agent", "")),
             request_id=request_id.get(),
             now=datetime.now(UTC),
+            locale=preferred_language(request.headers.get("accept-language", "")),
         ),
         run=request.app.state.runner,
     )

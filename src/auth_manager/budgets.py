@@ -1,0 +1,64 @@
+"""What each route may spend when it succeeds, without an Idempotency-Key: the one table.
+
+A test drives every route and fails when one spends more, or less, than it says here. At run time what is
+over budget is logged, so that a repeated round trip or a second hash shows where it happens.
+"""
+
+from dataclasses import dataclass
+
+from auth_manager.spending import Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Round trips to the database, password hashes, calls to AWS where a queue is configured."""
+
+    round_trips: int
+    hashes: int = 0
+    aws_calls: int = 0
+
+    def covers(self, spent: Spent) -> bool:
+        """Tell whether a request stayed within it."""
+        return (
+            spent.round_trips.count <= self.round_trips
+            and spent.hashes.count <= self.hashes
+            and spent.aws_calls.count <= self.aws_calls
+        )
+
+
+BUDGETS = {
+    "GET /health": Budget(0),
+    "GET /health/ready": Budget(1),
+    "GET /.well-known/jwks.json": Budget(0),
+    "GET /.well-known/openid-configuration": Budget(0),
+    # The limit before the hash, everything else after it. Verified mode: once more, because a transaction
+    # must see whether the address was free before it can say so.
+    "POST /auth/register": Budget(3, hashes=1, aws_calls=1),
+    "GET /auth/me": Budget(1),
+    "PATCH /auth/me": Budget(1),
+    "DELETE /auth/me": Budget(1, aws_calls=1),
+    # A list each: nobody exports often.
+    "GET /auth/me/export": Budget(7),
+    "POST /auth/me/keep": Budget(2),
+    # Reserve or find; then use. A new address has a notice for the old one.
+    "POST /auth/verify-email": Budget(2, aws_calls=1),
+    # The limit; then the secret and its mail.
+    "POST /auth/verify-email/resend": Budget(2, aws_calls=1),
+    "POST /auth/email/change": Budget(2, aws_calls=1),
+    "POST /auth/password/forgot": Budget(2, aws_calls=1),
+    # The account between the two, for the words that its password must not be made of.
+    "POST /auth/password/reset": Budget(3, hashes=1, aws_calls=1),
+    "POST /auth/password/change": Budget(2, hashes=2, aws_calls=1),
+    "POST /auth/invitations/accept": Budget(2, hashes=1),
+    # Reserve and read; then write the outcome. A hash of other parameters is made anew: once.
+    "POST /auth/login": Budget(2, hashes=2),
+    "POST /auth/email-login": Budget(2, aws_calls=1),
+    # By link one more: the lock that the guess of a code has counted already.
+    "POST /auth/email-login/verify": Budget(4),
+    "POST /auth/refresh": Budget(1),
+    "POST /auth/logout": Budget(1),
+    "GET /auth/sessions": Budget(1),
+    "DELETE /auth/sessions/{session_id}": Budget(1),
+    "POST /auth/reauthenticate": Budget(2, hashes=1),
+    "POST /auth/reauthenticate/mail": Budget(3, aws_calls=1),
+}
