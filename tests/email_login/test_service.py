@@ -58,6 +58,7 @@ class TestLogIn:
         grant = log_in(resources, at(1), made(Purpose.EMAIL_LOGIN, start(resources, at(), EMAIL)))
 
         assert grant.account.id == theirs.account.id
+        assert grant.account.email_verified_at == at(1).now
         with pytest.raises(InvalidCredentials):
             intruder.log_in()
         with pytest.raises(SessionEnded):

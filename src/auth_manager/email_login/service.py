@@ -1,5 +1,6 @@
 """Signing in by a code or a link that was mailed, instead of a password."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from auth_manager import audit, known_devices, one_time_secrets, rate_limits
@@ -62,6 +63,8 @@ def log_in(
         raise AccountDisabled
 
     first_proof = account.email_verified_at is None
+    if first_proof:
+        account = replace(account, email_verified_at=origin.now)
     session, line = new_session(resources, origin, account.id, amr=MAILED_CODE_AMR, acr=SINGLE_FACTOR_ACR)
     tokens = issue_tokens(resources, origin, session=session, line=line, account=account)
     try:
