@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cfn_guard_rs.api import run_checks  # no wheel for Python 3.13: `make templates` wants 3.11 or 3.12
 from tests.templates.parameter_sets import APP, BOOTSTRAP, DATA, EVERY_SET, deployed
 from tests.templates.resolved import ROOT, Template
 
@@ -16,6 +15,9 @@ RULES = (ROOT / "infra/guard/auth_manager.guard").read_text(encoding="utf-8")
 
 
 def broken_rules(template: Template) -> set[str]:
+    # Here: there is no wheel for Python 3.13, where these tests are collected and not run.
+    from cfn_guard_rs.api import run_checks
+
     clauses = run_checks(template, RULES).not_compliant
     return {clause.Rule.name for clause in clauses if clause.Rule is not None}
 
