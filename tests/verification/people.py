@@ -1,5 +1,6 @@
 """People who register, read their mail, and present what it says: for the tests of every flow by mail."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -33,12 +34,23 @@ NEW_EMAIL = "new@example.com"
 INVITED = "invited@example.com"
 PASSWORD = "SecurePass123!"
 NEW_PASSWORD = "AnotherPass456!"
-START = datetime.now(UTC)
-"""When the tests' people act: the database's own clock counts too, so only the future can be travelled to."""
+_starts: dict[str, datetime] = {}
+
+
+def start() -> datetime:
+    """When the people of this test began to act, by the database's own clock too, which counts beside theirs.
+
+    Once for each test: by the end of a long run what was mailed at its beginning is over.
+    """
+    test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+    if test not in _starts:
+        _starts.clear()
+        _starts[test] = datetime.now(UTC)
+    return _starts[test]
 
 
 def at(seconds: float = 0, *, locale: str | None = None, user_agent: str = "pytest") -> Origin:
-    return Origin("203.0.113.7", user_agent, "request", START + timedelta(seconds=seconds), locale)
+    return Origin("203.0.113.7", user_agent, "request", start() + timedelta(seconds=seconds), locale)
 
 
 def query(resources: Resources, sql: str, **parameters: object) -> list[Row]:
@@ -72,7 +84,7 @@ class Person:
 
     def claims(self, grant: TokenGrant | None = None) -> AccessClaims:
         token = (grant or self.log_in()).access_token
-        return self.resources.access_tokens.verify(token, now=START)
+        return self.resources.access_tokens.verify(token, now=start())
 
     def token(self, purpose: Purpose, request: UUID) -> Proof:
         return Proof(token=self.resources.one_time_secrets.token(purpose, request))
@@ -110,7 +122,7 @@ GRACE = 14 * 86_400
 
 
 def _delete(person: Person, claims: AccessClaims) -> UUID:
-    assert erasure.delete_own_account(person.resources, at(), claims) == START + timedelta(seconds=GRACE)
+    assert erasure.delete_own_account(person.resources, at(), claims) == start() + timedelta(seconds=GRACE)
     [row] = person.query("SELECT id FROM one_time_secrets WHERE purpose = 'keep_account'")
     request: UUID = row["id"]
     return request
