@@ -41,7 +41,9 @@ LOOPBACK = "127.0.0.1"
 def main() -> None:
     """Serve until Ctrl-C."""
     arguments = _parse_arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Said outright: what was started without job control is born deaf to SIGINT, and so would sam be.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _interrupt)
     if shutil.which(arguments.sam) is None:
         sys.exit(
             f"sam-local: {arguments.sam} is not there: `make sam-local` installs it, or name yours with --sam"
