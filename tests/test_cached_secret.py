@@ -1,9 +1,12 @@
 """A secret while its store answers, is down, or says nonsense."""
 
+from contextvars import copy_context
+
 import pytest
 
 from auth_manager.cached_secret import LIFETIME, RETRY_AFTER, CachedSecret
 from auth_manager.errors import ConfigurationError, ServiceUnavailable
+from auth_manager.spending import Spent, begin, spending
 
 
 class Source:
@@ -16,10 +19,11 @@ class Source:
         self.now = 1000.0
 
     def fetch(self) -> str:
-        self.fetched += 1
-        if self.text is None:
-            raise ServiceUnavailable
-        return self.text
+        with spending("aws_calls"):
+            self.fetched += 1
+            if self.text is None:
+                raise ServiceUnavailable
+            return self.text
 
     def read(self, text: str) -> int:
         self.read_texts.append(text)
@@ -82,6 +86,21 @@ class TestGet:
         source.text = "2"
         source.now += RETRY_AFTER
         assert secret.get() == 2
+
+    @pytest.mark.parametrize("text", ["2", None], ids=["up", "down"])
+    def test_no_request_is_charged_for_a_fetch(self, source: Source, text: str | None) -> None:
+        def serve() -> Spent:
+            spent = begin()
+            secret = source.open()
+            source.text = text
+            source.now += LIFETIME
+            secret.get()
+            return spent
+
+        spent = copy_context().run(serve)
+
+        assert source.fetched == 2
+        assert spent == Spent()
 
 
 class TestRefresh:

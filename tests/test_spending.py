@@ -6,7 +6,7 @@ from contextvars import copy_context
 import pytest
 
 from auth_manager.budgets import Budget
-from auth_manager.spending import Spent, begin, spending
+from auth_manager.spending import Spent, begin, overhead, spending
 
 
 class TestSpending:
@@ -47,6 +47,28 @@ class TestSpending:
                 pass
 
         copy_context().run(outside)
+
+
+class TestOverhead:
+    def test_it_is_not_counted_and_what_comes_after_is(self) -> None:
+        def serve() -> Spent:
+            spent = begin()
+            with overhead():
+                _spend(spent)
+            return _spend(spent)
+
+        spent = copy_context().run(serve)
+
+        assert (spent.hashes.count, spent.round_trips.count) == (1, 2)
+
+    def test_a_failure_ends_it(self) -> None:
+        def serve() -> Spent:
+            spent = begin()
+            with pytest.raises(OSError, match="gone"), overhead():
+                raise OSError("gone")
+            return _spend(spent)
+
+        assert copy_context().run(serve).hashes.count == 1
 
 
 def _spend(spent: Spent) -> Spent:

@@ -6,6 +6,7 @@ from typing import Generic, Self, TypeVar
 
 from auth_manager.errors import ConfigurationError, ServiceUnavailable
 from auth_manager.observability import count, log_event
+from auth_manager.spending import overhead
 
 LIFETIME = 300.0
 """Seconds after which a text is fetched again."""
@@ -23,7 +24,8 @@ class CachedSecret(Generic[ValueT]):
     lives: a secret that worked a minute ago is better than no service, and a rotation keeps old keys valid
     for hours.
 
-    There is no lock: threads that meet in a fetch fetch the same text.
+    There is no lock: threads that meet in a fetch fetch the same text. A fetch is no expense of the request
+    that happens to wait for it.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class CachedSecret(Generic[ValueT]):
         self._clock = clock
         self._tried_at = clock()
         try:
-            self._text = fetch()
+            self._text = self._fetch_text()
         except ServiceUnavailable:
             count("signing_key_load_failure")
             raise
@@ -81,7 +83,7 @@ class CachedSecret(Generic[ValueT]):
         self._tried_at = now
         self._fetch_again_at = now + self._retry_after
         try:
-            text = self._fetch()
+            text = self._fetch_text()
             if text != self._text:
                 self._value = self._read(text)
                 self._text = text
@@ -91,3 +93,7 @@ class CachedSecret(Generic[ValueT]):
         else:
             self._fetch_again_at = now + self._lifetime
         return self._value
+
+    def _fetch_text(self) -> str:
+        with overhead():
+            return self._fetch()

@@ -51,3 +51,13 @@ def spending(kind: str) -> Generator[None]:
         expense: Expense = getattr(spent, kind)
         expense.count += 1
         expense.seconds += time.perf_counter() - started
+
+
+@contextmanager
+def overhead() -> Generator[None]:
+    """Count nothing until it ends: what the process does for itself, in whichever request comes by."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
