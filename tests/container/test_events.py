@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.container.conftest import EVENTS, Function
+from tests.hostile_events import HOSTILE_STATUSES
 
 from auth_manager.database import Database
 
@@ -30,36 +31,6 @@ STATUSES = {
     "register": 201,
     "session-delete": 401,
     "sessions": 401,
-}
-HOSTILE_STATUSES = {
-    "body-lone-surrogate": 400,
-    "body-not-base64": 400,
-    "body-not-text": 400,
-    "body-not-utf8": 400,
-    "body-null": 422,
-    "cookie-lone-surrogate": 400,
-    "cookie-null": 400,
-    "cookies-not-a-list": 400,
-    "empty": 400,
-    "forwarded-port-not-a-number": 200,
-    "header-huge": 401,
-    "header-lone-surrogate": 400,
-    "header-value-null": 400,
-    "headers-null": 200,
-    "host-port-not-a-number": 400,
-    "host-two-colons": 400,
-    "host-with-path": 400,
-    "http-incomplete": 400,
-    "http-missing": 400,
-    "list": 400,
-    "method-unknown": 400,
-    "null": 400,
-    "path-lone-surrogate": 400,
-    "payload-1.0": 400,
-    "query-not-decodable": 401,
-    "query-not-text": 400,
-    "schedule": 400,
-    "sqs": 400,
 }
 
 

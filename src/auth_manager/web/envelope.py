@@ -99,10 +99,10 @@ class Envelope:
             headers.setdefault(name, value)
         if path == DOCS_PATH:
             headers["Content-Security-Policy"] = DOCS_CONTENT_SECURITY_POLICY
-        if not self._https_only:
-            headers["Server-Timing"] = _timing(spent)
         if self._https_only:
             headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
+        else:
+            headers["Server-Timing"] = _timing(spent)
         if path.startswith(NO_STORE_PREFIXES):
             headers["Cache-Control"] = "no-store"
 
