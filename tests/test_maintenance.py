@@ -163,10 +163,28 @@ class TestCleanUp:
         assert self.clean(database)["known_devices"] == 1
         assert len(query(database, "SELECT 1 FROM known_devices")) == 1
 
+    def test_trusted_devices_go_when_their_trust_is_over(self, database: Database) -> None:
+        owner = add_session(database, expires_at=NOW + DAY)
+        kept = {NOW + DAY, NOW - timedelta(minutes=59)}
+        for expires_at in (*kept, NOW - DAY):
+            query(
+                database,
+                """
+                INSERT INTO trusted_devices (id, account_id, password_changed_at, created_at, last_used_at,
+                                             expires_at)
+                VALUES (%(id)s, %(owner)s, now(), now(), now(), %(expires_at)s)
+                """,
+                {"id": new_id(), "owner": owner, "expires_at": expires_at},
+            )
+
+        assert self.clean(database)["trusted_devices"] == 1
+        rows = query(database, "SELECT expires_at FROM trusted_devices")
+        assert {row["expires_at"] for row in rows} == kept
+
     def test_it_works_in_batches_until_its_time_is_up(self, database: Database) -> None:
         for number in range(7):
             add_counter(database, f"{number}", count=0)
-        asked = iter([True, True, True, False, False, False, False])
+        asked = iter([True] * 3 + [False] * 5)
         # One batch each for the two empty tables, then one of the counters.
         assert self.clean(database, batch=2, may_go_on=lambda: next(asked))["rate_limits"] == 2
         assert self.clean(database, batch=2)["rate_limits"] == 5

@@ -399,6 +399,23 @@ class TestConcurrency:
         thread.join(10)
         assert not thread.is_alive()
 
+    def test_a_hash_with_a_salt_waits_too(self) -> None:
+        passwords = Passwords(make_settings(hash_concurrency=1))
+        hashed: list[bytes] = []
+
+        def run() -> None:
+            hashed.append(
+                passwords.hash_with_salt(b"secret", b"salt" * 4, memory_kib=64, time_cost=1, parallelism=1)
+            )
+
+        thread = threading.Thread(target=run)
+        with passwords._slots:
+            thread.start()
+            thread.join(0.3)
+            assert thread.is_alive()
+        thread.join(10)
+        assert [len(found) for found in hashed] == [32]
+
     def test_an_upgrade_needs_one_turn_at_a_time(self) -> None:
         passwords = Passwords(make_settings(hash_concurrency=1))
         expect_upgrade(passwords, "password", ARGON2_VECTORS["argon2id"])

@@ -30,7 +30,14 @@ Make = Callable[..., Resources]
 Scene = tuple[Person, AccessClaims]
 
 every_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.purpose.value)
-forms = pytest.mark.parametrize("form", ["token", "code"])
+every_code = pytest.mark.parametrize(
+    "flow", [flow for flow in FLOWS if flow.code], ids=lambda flow: flow.purpose.value
+)
+every_form = pytest.mark.parametrize(
+    ("flow", "form"),
+    [(flow, form) for flow in FLOWS for form in ("token", "code") if flow.code or form == "token"],
+    ids=lambda value: value if isinstance(value, str) else value.purpose.value,
+)
 
 
 @pytest.fixture
@@ -44,8 +51,7 @@ def proof_of(person: Person, form: str, purpose: Purpose, request: UUID) -> Proo
 
 
 class TestProve:
-    @every_flow
-    @forms
+    @every_form
     def test_it_counts_once(self, scene: Scene, flow: Flow, form: str) -> None:
         person, claims = scene
         proof = proof_of(person, form, flow.purpose, flow.ask(person, claims))
@@ -55,8 +61,7 @@ class TestProve:
             with pytest.raises(InvalidOneTimeSecret):
                 flow.present(person, claims, again, at())
 
-    @every_flow
-    @forms
+    @every_form
     def test_it_counts_until_it_expires(self, scene: Scene, flow: Flow, form: str) -> None:
         person, claims = scene
         proof = proof_of(person, form, flow.purpose, flow.ask(person, claims))
@@ -65,8 +70,7 @@ class TestProve:
             flow.present(person, claims, proof, at(flow.lifetime))
         flow.present(person, claims, proof, at(flow.lifetime - 1))
 
-    @every_flow
-    @forms
+    @every_form
     def test_a_slow_clock_revives_nothing(self, scene: Scene, flow: Flow, form: str) -> None:
         person, claims = scene
         proof = proof_of(person, form, flow.purpose, flow.ask(person, claims))
@@ -89,7 +93,7 @@ class TestProve:
             for proof in ours + made_up:
                 with pytest.raises(InvalidOneTimeSecret):
                     other.present(person, claims, proof, at())
-        flow.present(person, claims, ours[1], at())
+        flow.present(person, claims, ours[1 if flow.code else 0], at())
 
     @every_flow
     def test_nobody_elses_counts(self, scene: Scene, flow: Flow) -> None:
@@ -136,7 +140,7 @@ class TestProve:
 class TestGuesses:
     """ASVS 6.3.1 and 6.6.3."""
 
-    @every_flow
+    @every_code
     def test_after_five_wrong_codes_the_right_one_is_refused(self, scene: Scene, flow: Flow) -> None:
         person, claims = scene
         request = flow.ask(person, claims)
@@ -146,7 +150,7 @@ class TestGuesses:
                 flow.present(person, claims, proof, at())
         flow.present(person, claims, person.token(flow.purpose, request), at())
 
-    @every_flow
+    @every_code
     def test_the_fifth_may_be_right(self, scene: Scene, flow: Flow) -> None:
         person, claims = scene
         request = flow.ask(person, claims)
@@ -156,7 +160,7 @@ class TestGuesses:
                 flow.present(person, claims, person.wrong(flow.purpose, request), at())
         flow.present(person, claims, person.code(flow.purpose, request), at())
 
-    @every_flow
+    @every_code
     def test_a_right_code_is_no_failure(self, scene: Scene, flow: Flow) -> None:
         person, claims = scene
         flow.present(person, claims, person.code(flow.purpose, flow.ask(person, claims)), at())
@@ -248,8 +252,45 @@ class TestGuesses:
 
         assert {type(outcome) for outcome in outcomes} == {InvalidOneTimeSecret}
         assert len(person.query("SELECT id FROM audit_events WHERE reason = 'reset_password'")) == 5
+        assert len(person.query("SELECT id FROM audit_events WHERE event = 'code_presented'")) == 5
         [counter] = person.query("SELECT count FROM rate_limits WHERE key LIKE 'login:account:%%'")
         assert counter["count"] == 5
+
+    @pytest.mark.parametrize("what", ["made up", "used", "expired", "exhausted", "of another purpose"])
+    def test_at_no_open_request_nothing_is_written(self, resources: Resources, what: str) -> None:
+        """Nobody has to sign in for it and no limit counts it: only the log may grow."""
+        person = Person(resources).register()
+        request, moment = recovery.start(resources, at(), EMAIL), at()
+        wrong = person.wrong(Purpose.RESET_PASSWORD, request)
+
+        def guess(proof: Proof) -> None:
+            with pytest.raises(InvalidOneTimeSecret):
+                recovery.reset_password(resources, moment, proof, "AnotherPass456!")
+
+        if what == "made up":
+            wrong = person.wrong(Purpose.RESET_PASSWORD, new_id())
+        if what == "used":
+            proof = person.code(Purpose.RESET_PASSWORD, request)
+            recovery.reset_password(resources, at(), proof, "AnotherPass456!")
+        if what == "expired":
+            moment = at(1800)
+        if what == "exhausted":
+            for _ in range(5):
+                guess(wrong)
+        if what == "of another purpose":
+            wrong = person.wrong(Purpose.VERIFY_EMAIL, person.verification)
+        before = _rows(person)
+
+        for _ in range(3):
+            guess(wrong)
+
+        assert _rows(person) == before
+
+
+def _rows(person: Person) -> list[str]:
+    tables = "audit_events", "rate_limits", "one_time_secrets", "outbox"
+    sql = " UNION ALL ".join(f"SELECT row_to_json({table})::text AS row FROM {table}" for table in tables)
+    return sorted(row["row"] for row in person.query(sql))
 
 
 class TestEnumeration:

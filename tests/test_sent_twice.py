@@ -16,6 +16,7 @@ from auth_manager.errors import InvalidOneTimeSecret
 from auth_manager.ids import new_id
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
+from auth_manager.rate_limits import Limit
 from auth_manager.sessions import RefreshLine, Session
 from auth_manager.sessions import store as sessions_store
 from auth_manager.settings import Settings
@@ -80,6 +81,28 @@ class TestSentTwice:
         tables = ("accounts", "one_time_secrets", "outbox", "audit_events")
         assert [count(database, table) for table in tables] == [1, 1, 1, 1]
 
+    def test_a_message_within_a_limit(self, database: Database) -> None:
+        """Sent again it may count once more; it neither fails nor is there twice."""
+        new = new_account("twice")
+        message = NewMessage(new_id(), Kind.VERIFY_EMAIL, NOW, secret_id=new_id())
+        within = []
+        for _ in range(2):
+            with database.one_trip() as connection:
+                accounts_store.insert(connection, new)
+                written = outbox.add_within_limit(
+                    connection,
+                    message,
+                    recipient=new.email,
+                    account_id=new.id,
+                    locale=None,
+                    key="mail",
+                    limit=Limit(maximum=1, window=timedelta(hours=1)),
+                )
+            within.append(written)
+
+        assert within == [True, False]
+        assert [count(database, table) for table in ("accounts", "outbox")] == [1, 1]
+
     def test_a_use_is_one_use(self, database: Database) -> None:
         new = new_account("twice")
         secret = secret_of(new.id, Purpose.VERIFY_EMAIL)
@@ -141,7 +164,11 @@ class TestSentTwice:
             accounts_store.insert(connection, new)
         with database.one_trip() as connection:
             sessions_store.insert(
-                connection, session, RefreshLine(new_id(), "c", "s", 1), password_changed_at=NOW
+                connection,
+                session,
+                RefreshLine(new_id(), "c", "s", 1),
+                password_changed_at=NOW,
+                factors_changed_at=None,
             )
             audit.append(connection, "logged_in", ORIGIN, account_id=new.id)
             send_twice(connection)

@@ -79,6 +79,11 @@ class TestLoad:
             ("AUTH_SESSION_ABSOLUTE_LIFETIME", "301", "AUTH_SESSION_IDLE_LIFETIME exceeds"),
             ("AUTH_SESSION_IDLE_LIFETIME", "600", "AUTH_ACCESS_TOKEN_LIFETIME exceeds"),
             ("AUTH_DOCS_ENABLED", "canary", "AUTH_DOCS_ENABLED: "),
+            ("AUTH_MFA_POLICY", "canary", "AUTH_MFA_POLICY: "),
+            ("AUTH_MFA_TOKEN_LIFETIME", "59", "AUTH_MFA_TOKEN_LIFETIME: "),
+            ("AUTH_TRUSTED_DEVICE_LIFETIME", "31536001", "AUTH_TRUSTED_DEVICE_LIFETIME: "),
+            ("AUTH_PASSKEY_USER_VERIFICATION", "canary", "AUTH_PASSKEY_USER_VERIFICATION: "),
+            ("AUTH_PASSKEY_REFUSE_CLONES", "canary", "AUTH_PASSKEY_REFUSE_CLONES: "),
         ],
     )
     def test_what_is_wrong_is_named_without_its_value(
@@ -102,6 +107,108 @@ class TestLoad:
         monkeypatch.setenv("AUTH_REFRESH_GRACE", "x")
         with pytest.raises(ConfigurationError, match=re.compile("AUTH_MODE.*; AUTH_REFRESH_GRACE")):
             load_settings()
+
+
+class TestPasskeys:
+    """What no browser would make a passkey for is refused at start (W3C WebAuthn section 5.1.3)."""
+
+    @pytest.mark.parametrize(
+        ("public_url", "host", "origin"),
+        [
+            ("https://auth.example.com", "auth.example.com", "https://auth.example.com"),
+            ("https://Auth.Example.com/base", "auth.example.com", "https://auth.example.com"),
+            ("https://auth.example.com:443", "auth.example.com", "https://auth.example.com"),
+            ("https://auth.example.com:8443/", "auth.example.com", "https://auth.example.com:8443"),
+        ],
+    )
+    def test_by_default_they_are_for_the_public_url(
+        self, monkeypatch: pytest.MonkeyPatch, public_url: str, host: str, origin: str
+    ) -> None:
+        monkeypatch.setenv("AUTH_PUBLIC_URL", public_url)
+        settings = load_settings()
+        assert (settings.relying_party_id, settings.relying_party_origins) == (host, (origin,))
+
+    @pytest.mark.parametrize(
+        ("rp_id", "origins"),
+        [
+            ("example.com", ""),
+            ("auth.example.com", ""),
+            ("", "https://auth.example.com,https://pages.auth.example.com:8443"),
+            ("example.com", "https://example.com,https://app.example.com"),
+            ("example.com", f"https://app.example.com,android:apk-key-hash:{'a' * 41}-_"),
+            ("localhost", "http://localhost:8000,http://localhost,https://localhost"),
+            ("xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+        ],
+    )
+    def test_those_that_browsers_make(
+        self, monkeypatch: pytest.MonkeyPatch, rp_id: str, origins: str
+    ) -> None:
+        monkeypatch.setenv("AUTH_PASSKEY_RP_ID", rp_id)
+        monkeypatch.setenv("AUTH_PASSKEY_ORIGINS", origins)
+        settings = load_settings()
+        assert settings.relying_party_id == (rp_id or "auth.example.com")
+        assert settings.relying_party_origins == tuple((origins or "https://auth.example.com").split(","))
+
+    @pytest.mark.parametrize(
+        "rp_id", ["127.0.0.1", "https://canary.example.com", "canary:8000", "Canary.com", ".canary.com", "é"]
+    )
+    def test_what_is_no_host_name(self, monkeypatch: pytest.MonkeyPatch, rp_id: str) -> None:
+        monkeypatch.setenv("AUTH_PASSKEY_RP_ID", rp_id)
+        self.assert_refused("AUTH_PASSKEY_RP_ID: must be a host name")
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "http://canary.example.com",
+            "https://canary.example.com/",
+            "https://canary.example.com/path",
+            "https://Canary.example.com",
+            "https://user@canary.example.com",
+            "https://*.canary.example.com",
+            "http://localhost.canary.example.com",
+            "canary.example.com",
+            "null",
+            "android:apk-key-hash:canary",
+            "ios:bundle-id:canary",
+        ],
+    )
+    def test_what_no_client_has_for_an_origin(self, monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+        monkeypatch.setenv("AUTH_PASSKEY_ORIGINS", f"https://auth.example.com,{origin}")
+        self.assert_refused("AUTH_PASSKEY_ORIGINS: each must be")
+
+    @pytest.mark.parametrize(
+        ("rp_id", "origins"),
+        [
+            ("canary.com", ""),
+            ("canary.auth.example.com", ""),
+            ("ample.com", "https://example.com"),
+            ("", "https://example.com"),
+            ("", "https://auth.example.com,https://canary.com"),
+            ("example.com", "https://example.com,https://example.com.canary.com"),
+            ("example.com", "http://localhost:8000"),
+        ],
+    )
+    def test_a_host_that_is_not_that_of_every_origin(
+        self, monkeypatch: pytest.MonkeyPatch, rp_id: str, origins: str
+    ) -> None:
+        monkeypatch.setenv("AUTH_PASSKEY_RP_ID", rp_id)
+        monkeypatch.setenv("AUTH_PASSKEY_ORIGINS", origins)
+        self.assert_refused("is neither the host of each passkey origin nor above it")
+
+    @pytest.mark.parametrize("policy", ["required", "required_for_admins"])
+    def test_a_required_second_factor_verifies_its_user(
+        self, monkeypatch: pytest.MonkeyPatch, policy: str
+    ) -> None:
+        monkeypatch.setenv("AUTH_PASSKEY_USER_VERIFICATION", "discouraged")
+        load_settings()
+        monkeypatch.setenv("AUTH_MFA_POLICY", policy)
+        self.assert_refused("AUTH_PASSKEY_USER_VERIFICATION=discouraged")
+
+    def assert_refused(self, message: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings()
+        assert message in str(caught.value)
+        assert "canary" not in str(caught.value)
 
 
 class TestSettings:

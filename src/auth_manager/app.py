@@ -25,7 +25,7 @@ from auth_manager.web.envelope import Envelope
 from auth_manager.web.features import Feature, LazyFeatures
 
 FEATURES = (
-    Feature("auth_manager.web.metadata", ("/health", "/.well-known/")),
+    Feature("auth_manager.web.metadata", ("/", "/health", "/.well-known/")),
     Feature("auth_manager.login.routes", ("/auth/login",)),
     Feature("auth_manager.sessions.routes", ("/auth/refresh", "/auth/logout", "/auth/sessions")),
     Feature("auth_manager.accounts.routes", ("/auth/register", "/auth/me")),
@@ -35,6 +35,10 @@ FEATURES = (
     Feature("auth_manager.email_login.routes", ("/auth/email-login",)),
     Feature("auth_manager.reauthentication.routes", ("/auth/reauthenticate",)),
     Feature("auth_manager.recovery.routes", ("/auth/password/",)),
+    Feature("auth_manager.mfa.routes", ("/auth/mfa", "/auth/login/mfa")),
+    Feature("auth_manager.totp.routes", ("/auth/mfa/totp",)),
+    Feature("auth_manager.passkeys.routes", ("/auth/passkeys",)),
+    Feature("auth_manager.admin.routes", ("/admin/",)),
 )
 """Where the routes are, and how their paths begin."""
 

@@ -38,7 +38,7 @@ BUDGETS = {
     "PATCH /auth/me": Budget(1),
     "DELETE /auth/me": Budget(1, aws_calls=1),
     # A list each: nobody exports often.
-    "GET /auth/me/export": Budget(7),
+    "GET /auth/me/export": Budget(11),
     "POST /auth/me/keep": Budget(2),
     # Reserve or find; then use. A new address has a notice for the old one.
     "POST /auth/verify-email": Budget(2, aws_calls=1),
@@ -53,12 +53,38 @@ BUDGETS = {
     # Reserve and read; then write the outcome. A hash of other parameters is made anew: once.
     "POST /auth/login": Budget(2, hashes=2),
     "POST /auth/email-login": Budget(2, aws_calls=1),
-    # By link one more: the lock that the guess of a code has counted already.
-    "POST /auth/email-login/verify": Budget(4),
+    # Look at the link, or count a guess of the code; the account, and the lock of a link; then the session.
+    "POST /auth/email-login/verify": Budget(3),
+    # Reserve and read; then use the factor and open the session.
+    "POST /auth/login/mfa": Budget(2, hashes=1),
+    "POST /auth/login/mfa/enrolment": Budget(2),
+    # The ticket, the pending factor, its confirmation with ten recovery codes; then the account, the session.
+    "POST /auth/login/mfa/enrolment/confirm": Budget(5, hashes=10),
+    "GET /auth/mfa": Budget(1),
+    "POST /auth/mfa/totp": Budget(1),
+    # What waits; then its confirmation with ten recovery codes.
+    "POST /auth/mfa/totp/confirm": Budget(2, hashes=10),
+    "DELETE /auth/mfa/totp": Budget(2),
+    "POST /auth/mfa/recovery-codes": Budget(2, hashes=10),
+    "GET /auth/mfa/devices": Budget(1),
+    "DELETE /auth/mfa/devices/{device_id}": Budget(1),
+    "POST /auth/passkeys/registration/options": Budget(1),
+    # The challenge; then the passkey, with ten recovery codes.
+    "POST /auth/passkeys/registration/verify": Budget(2, hashes=10),
+    # The limit of what anybody may ask for; then the challenge.
+    "POST /auth/passkeys/authentication/options": Budget(2),
+    # Reserve and read; then open the session.
+    "POST /auth/passkeys/authentication/verify": Budget(2),
+    "GET /auth/passkeys": Budget(1),
+    "GET /auth/passkeys/{passkey_id}": Budget(1),
+    "PATCH /auth/passkeys/{passkey_id}": Budget(1),
+    # Who has which, locked; then the removal.
+    "DELETE /auth/passkeys/{passkey_id}": Budget(2),
+    "POST /admin/users/{account_id}/mfa-reset": Budget(1),
     "POST /auth/refresh": Budget(1),
     "POST /auth/logout": Budget(1),
     "GET /auth/sessions": Budget(1),
     "DELETE /auth/sessions/{session_id}": Budget(1),
     "POST /auth/reauthenticate": Budget(2, hashes=1),
-    "POST /auth/reauthenticate/mail": Budget(3, aws_calls=1),
+    "POST /auth/reauthenticate/mail": Budget(2, aws_calls=1),
 }

@@ -33,6 +33,7 @@ class AuthError(Exception):
         retry_after: int | None = None,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         """Describe this occurrence.
 
@@ -41,12 +42,14 @@ class AuthError(Exception):
             retry_after: whole seconds until a retry can succeed.
             errors: invalid fields, for 422.
             headers: further response headers.
+            members: further members of the problem (RFC 9457 section 3.2), which JSON can say.
         """
         super().__init__(detail or self.title())
         self.detail = detail or self.title()
         self.retry_after = retry_after
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.members = dict(members or {})
 
     @classmethod
     def title(cls) -> str:
@@ -184,6 +187,75 @@ class EmailNotVerified(AuthError):
 
     status = 403
     code = "email_not_verified"
+
+
+class MfaRequired(AuthError):
+    """A second factor is needed.
+
+    `mfa_token` goes to /auth/login/mfa with one of `factors`, within `expires_in` seconds.
+    """
+
+    status = 403
+    code = "mfa_required"
+
+
+class MfaEnrolmentRequired(AuthError):
+    """A second factor must be set up first.
+
+    `mfa_token` goes to /auth/login/mfa/enrolment, within `expires_in` seconds.
+    """
+
+    status = 403
+    code = "mfa_enrolment_required"
+
+
+class InvalidMfaToken(AuthError):
+    """The sign-in is too old, or was finished before; start again."""
+
+    status = 401
+    code = "invalid_mfa_token"
+
+
+class InvalidFactor(AuthError):
+    """The second factor is not valid."""
+
+    status = 401
+    code = "invalid_factor"
+
+
+class InvalidPasskey(AuthError):
+    """The passkey was not accepted."""
+
+    status = 401
+    code = "invalid_passkey"
+
+
+class FactorNeeded(AuthError):
+    """This account needs a second factor."""
+
+    status = 409
+    code = "factor_needed"
+
+
+class PasskeyKnown(AuthError):
+    """This passkey is registered already."""
+
+    status = 409
+    code = "passkey_known"
+
+
+class TooManyFactors(AuthError):
+    """There are as many of these as an account may have."""
+
+    status = 409
+    code = "too_many_factors"
+
+
+class Forbidden(AuthError):
+    """You may not do this."""
+
+    status = 403
+    code = "forbidden"
 
 
 class InvalidOneTimeSecret(AuthError):

@@ -52,3 +52,13 @@ def normalize_username(name: str) -> str:
     if not all(words) or normalized[0] in _JOINERS or normalized[-1] in _JOINERS:
         raise ValueError("A username has letters, digits, and . _ - between them.")
     return normalized
+
+
+def parse_identifier(identifier: str) -> tuple[str | None, str | None]:
+    """Return the e-mail or the username to look for; neither for text that can be no identifier."""
+    try:
+        if "@" in identifier:
+            return normalize_email(identifier), None
+        return None, normalize_username(identifier)
+    except ValueError:
+        return None, None

@@ -9,7 +9,7 @@ What has expired is judged by the database's clock too: a sandbox whose clock is
 from datetime import datetime, timedelta
 
 from auth_manager.database import Connection
-from auth_manager.errors import SessionEnded
+from auth_manager.errors import RecentAuthenticationRequired, SessionEnded
 from auth_manager.tokens import LEEWAY as LEEWAY_SECONDS
 from auth_manager.tokens import AccessClaims
 
@@ -33,4 +33,53 @@ def require_live_session(connection: Connection, claims: AccessClaims, now: date
             "token_expires_at": claims.expires_at + LEEWAY,
         },
         refused={"session_ended": SessionEnded()},
+    )
+
+
+def require_step_up(connection: Connection, claims: AccessClaims, now: datetime, *, maximum_age: int) -> None:
+    """Queue the guard of a sensitive step: the session lives and was authenticated well enough for it.
+
+    That is, not longer ago than `maximum_age` seconds, and with two factors where the account has two (ASVS
+    7.5.1, 7.5.3). /auth/reauthenticate satisfies it (RFC 9470). What the session is now counts for the
+    factors, what the token says for the time.
+
+    Raises:
+        RecentAuthenticationRequired: too long ago; at once. With one factor of two: with the round trip.
+    """
+    require_recent_authentication(claims, now, maximum_age)
+    require_live_session(connection, claims, now)
+    connection.add(
+        """
+        SELECT require(EXISTS (
+            SELECT FROM sessions JOIN accounts ON accounts.id = sessions.account_id
+            WHERE sessions.id = %(session_id)s AND (sessions.acr = 'aal2'
+               OR accounts.factors_changed_at IS NULL OR cardinality(factors_of(accounts.id)) = 0)
+        ), 'authentication_too_weak')
+        """,
+        {"session_id": claims.sid},
+        refused={"authentication_too_weak": insufficient_authentication(maximum_age, acr="aal2")},
+    )
+
+
+def require_recent_authentication(claims: AccessClaims, now: datetime, maximum_age: int) -> None:
+    """Refuse a sensitive step after an authentication older than `maximum_age` seconds, at once.
+
+    Raises:
+        RecentAuthenticationRequired: with the challenge that says so.
+    """
+    if now - claims.auth_time > timedelta(seconds=maximum_age):
+        raise insufficient_authentication(maximum_age)
+
+
+def insufficient_authentication(maximum_age: int, *, acr: str | None = None) -> RecentAuthenticationRequired:
+    """Return the error with the challenge of RFC 9470 section 3."""
+    challenge = (
+        'Bearer error="insufficient_user_authentication", '
+        f'error_description="A more recent{" and stronger" if acr else ""} authentication is required", '
+        f'max_age="{maximum_age}"'
+    )
+    if acr:
+        challenge += f', acr_values="{acr}"'
+    return RecentAuthenticationRequired(
+        "Authenticate again, then retry.", headers={"WWW-Authenticate": challenge}
     )

@@ -12,6 +12,7 @@ from auth_manager.audit import Origin
 from auth_manager.database import Connection, Database
 from auth_manager.erasure.service import erase_due
 from auth_manager.errors import ServiceUnavailable
+from auth_manager.factors import trusted_devices
 from auth_manager.observability import count, log_event
 from auth_manager.sessions import store as sessions_store
 
@@ -71,6 +72,9 @@ def clean_up(
         ),
         "known_devices": lambda connection: known_devices.delete_unused(
             connection, before=now - DEVICE_RETENTION, limit=batch
+        ),
+        "trusted_devices": lambda connection: trusted_devices.delete_over(
+            connection, before=now - MARGIN, limit=batch
         ),
     }
     removed = dict.fromkeys(tables, 0)

@@ -1,4 +1,4 @@
-"""Single-use secrets that are mailed: one mechanism for links and codes of every purpose (ASVS 6.4.1, 6.6.2).
+"""Single-use secrets: one mechanism for links and codes of every purpose (ASVS 6.4.1, 6.6.2).
 
 A secret has a row, whose id is the `request` that a client gets back, and two forms: the token of a link, and
 six digits that count only together with the request. Both are HMACs over purpose and id, so that nothing in
@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from auth_manager.database import Connection, Row
-from auth_manager.errors import InvalidOneTimeSecret
+from auth_manager.errors import AuthError, InvalidOneTimeSecret
 from auth_manager.rate_limits import Limit, account_key_prefix, unknown_key
 from auth_manager.secret_keys import SecretKeys
 from auth_manager.signing_keys import decode_base64url, encode_base64url
@@ -35,6 +35,11 @@ class Purpose(StrEnum):
     REAUTHENTICATE = "reauthenticate"
     INVITATION = "invitation"
     KEEP_ACCOUNT = "keep_account"
+    # Not mailed, but handed to who proved a first factor, or asked for the options of a passkey.
+    SECOND_FACTOR = "second_factor"
+    ENROL_FACTOR = "enrol_factor"
+    PASSKEY_REGISTRATION = "passkey_registration"
+    PASSKEY_AUTHENTICATION = "passkey_authentication"
 
 
 class OneTimeSecrets:
@@ -217,7 +222,8 @@ def add_for_address(
     )
 
 
-_LIVE = "used_at IS NULL AND expires_at > GREATEST(%(now)s, now())"
+LIVE = "used_at IS NULL AND expires_at > GREATEST(%(now)s, now())"
+"""SQL: not used, and not expired by our clock or the database's. With `%(now)s`."""
 
 
 def find_live(
@@ -225,10 +231,25 @@ def find_live(
 ) -> OneTimeSecret | None:
     """Return a secret that was not used and did not expire, in one round trip."""
     row = connection.fetch_one(
-        f"SELECT * FROM one_time_secrets WHERE id = %(id)s AND purpose = %(purpose)s AND {_LIVE}",  # noqa: S608 -- a constant
+        f"SELECT * FROM one_time_secrets WHERE id = %(id)s AND purpose = %(purpose)s AND {LIVE}",  # noqa: S608 -- a constant
         {"id": secret_id, "purpose": purpose.value, "now": now},
     )
     return _secret_from(row) if row else None
+
+
+def require_live(
+    connection: Connection, secret_id: UUID, purpose: Purpose, *, now: datetime, otherwise: AuthError
+) -> None:
+    """Queue the guard: the round trip raises `otherwise` unless the secret is good; nothing is used up."""
+    connection.add(
+        f"""
+        SELECT require(EXISTS (
+            SELECT FROM one_time_secrets WHERE id = %(id)s AND purpose = %(purpose)s AND {LIVE}
+        ), 'one_time_secret_over')
+        """,  # noqa: S608 -- a constant
+        {"id": secret_id, "purpose": purpose.value, "now": now},
+        refused={"one_time_secret_over": otherwise},
+    )
 
 
 def reserve_guess(
@@ -248,7 +269,7 @@ def reserve_guess(
         f"""
         WITH secret AS (
             UPDATE one_time_secrets SET failures = failures + 1
-            WHERE id = %(id)s AND purpose = ANY(%(purposes)s) AND failures < %(guesses)s AND {_LIVE}
+            WHERE id = %(id)s AND purpose = ANY(%(purposes)s) AND failures < %(guesses)s AND {LIVE}
             RETURNING *
         )
         SELECT secret.*, reservation.reserved, reservation.retry_at
@@ -270,7 +291,14 @@ def reserve_guess(
     return Guess(secret=_secret_from(row), failures=row["reserved"], retry_at=row["retry_at"])
 
 
-def use(connection: Connection, secret_id: UUID, *, use_id: UUID, now: datetime) -> None:
+def use(
+    connection: Connection,
+    secret_id: UUID,
+    *,
+    use_id: UUID,
+    now: datetime,
+    otherwise: AuthError | None = None,
+) -> None:
     """Queue the use: the whole round trip fails with InvalidOneTimeSecret unless this is the first.
 
     Parallel uses queue at the row and re-read it: exactly one gets through.
@@ -280,18 +308,19 @@ def use(connection: Connection, secret_id: UUID, *, use_id: UUID, now: datetime)
         secret_id: of a secret that was proven (proofs.prove).
         use_id: chosen by the caller: the same use, sent twice over a lost connection, is one use.
         now: the current time.
+        otherwise: what it fails with instead, where several are used in one round trip: the same for all.
     """
     connection.add(
         f"""
         WITH used AS (
             UPDATE one_time_secrets SET used_at = %(now)s, used_by = %(use_id)s
-            WHERE id = %(id)s AND (used_by = %(use_id)s OR {_LIVE})
+            WHERE id = %(id)s AND (used_by = %(use_id)s OR {LIVE})
             RETURNING 1
         )
         SELECT require(EXISTS (SELECT FROM used), 'one_time_secret_used')
         """,  # noqa: S608 -- a constant
         {"id": secret_id, "use_id": use_id, "now": now},
-        refused={"one_time_secret_used": InvalidOneTimeSecret()},
+        refused={"one_time_secret_used": otherwise or InvalidOneTimeSecret()},
     )
 
 

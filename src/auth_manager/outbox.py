@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from auth_manager.database import Connection, Row
+from auth_manager.rate_limits import Limit
 
 
 class Kind(StrEnum):
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     INVITATION = "invitation"
     NEW_SIGN_IN = "new_sign_in"
     ACCOUNT_LOCKED = "account_locked"
+    FACTORS_CHANGED = "factors_changed"
     ERASURE_SCHEDULED = "erasure_scheduled"
     ACCOUNT_ERASED = "account_erased"
 
@@ -101,6 +103,48 @@ def add(
         """,
         {**_columns(message), "recipient": recipient, "account_id": account_id, "locale": locale},
     )
+
+
+def add_within_limit(
+    connection: Connection,
+    message: NewMessage,
+    *,
+    recipient: str,
+    account_id: UUID,
+    locale: str | None,
+    key: str,
+    limit: Limit,
+) -> bool:
+    """Write a message if there may be another one by this limit, and count it; return whether, in one trip.
+
+    Counted with the transaction: what is undone mails nothing and counts nothing.
+    """
+    row = connection.fetch_one(
+        """
+        WITH reservation AS (
+            SELECT retry_at FROM reserve_attempt(
+                %(key)s, %(now)s, %(limit_maximum)s, %(limit_window)s, %(limit_free)s,
+                %(limit_delay)s, %(limit_delay_maximum)s)
+        ), written AS (
+            INSERT INTO outbox (id, kind, recipient, account_id, locale, created_at, secret_id, details,
+                                relay_after)
+            SELECT %(id)s, %(kind)s, %(recipient)s, %(account_id)s, %(locale)s, %(now)s, %(secret_id)s,
+                   %(details)s::jsonb, %(relay_after)s
+            FROM reservation WHERE retry_at IS NULL
+            ON CONFLICT ON CONSTRAINT outbox_pkey DO NOTHING
+        )
+        SELECT retry_at IS NULL AS within FROM reservation
+        """,
+        {
+            **_columns(message),
+            "recipient": recipient,
+            "account_id": account_id,
+            "locale": locale,
+            "key": key,
+            **limit.parameters("limit"),
+        },
+    )
+    return bool(row and row["within"])
 
 
 def add_to_account(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import VerificationError, VerifyMismatchError
-from argon2.low_level import ARGON2_VERSION
+from argon2.low_level import ARGON2_VERSION, Type, hash_secret_raw
 
 from auth_manager.errors import FieldError, InvalidFields
 from auth_manager.settings import Settings
@@ -121,6 +121,21 @@ class Passwords:
             raise ValueError("the password is too long to hash")
         with self._slots, spending("hashes"):
             return self._hasher.hash(secret)
+
+    def hash_with_salt(
+        self, secret: bytes, salt: bytes, *, memory_kib: int, time_cost: int, parallelism: int
+    ) -> bytes:
+        """Return the 32 bytes of an argon2id hash, for secrets that are found by it."""
+        with self._slots, spending("hashes"):
+            return hash_secret_raw(
+                secret,
+                salt,
+                time_cost=time_cost,
+                memory_cost=memory_kib,
+                parallelism=parallelism,
+                hash_len=32,
+                type=Type.ID,
+            )
 
     def verify_and_upgrade(self, password: str, stored_hash: str | None) -> Verification:
         """Verify a password against the stored hash of an account; None when there is no such account.

@@ -16,11 +16,13 @@ from auth_manager.errors import (
 from auth_manager.idempotency import Record
 from auth_manager.identifiers import normalize_email
 from auth_manager.ids import new_id
+from auth_manager.live_sessions import require_live_session
 from auth_manager.observability import log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
 from auth_manager.resources import Resources
 from auth_manager.settings import Settings
+from auth_manager.tokens import AccessClaims
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,10 @@ def lifetime(settings: Settings, purpose: Purpose) -> timedelta:
         Purpose.REAUTHENTICATE: settings.email_login_lifetime,
         Purpose.INVITATION: settings.invitation_lifetime,
         Purpose.KEEP_ACCOUNT: settings.erasure_grace,
+        Purpose.SECOND_FACTOR: settings.mfa_token_lifetime,
+        Purpose.ENROL_FACTOR: settings.mfa_token_lifetime,
+        Purpose.PASSKEY_REGISTRATION: settings.mfa_token_lifetime,
+        Purpose.PASSKEY_AUTHENTICATION: settings.mfa_token_lifetime,
     }
     return timedelta(seconds=seconds[purpose])
 
@@ -58,19 +64,36 @@ def parse_email(email: str) -> str:
         raise InvalidFields(errors=[FieldError("/email", "email_invalid", str(error))]) from None
 
 
-def reserve_mail(resources: Resources, origin: Origin, purpose: Purpose, email_normalized: str) -> None:
+def reserve_mail(
+    resources: Resources,
+    origin: Origin,
+    purpose: Purpose,
+    recipient: str,
+    *,
+    claims: AccessClaims | None = None,
+) -> None:
     """Count a mail before it is written, in one round trip.
 
+    Args:
+        resources: of this process.
+        origin: who asks for it.
+        purpose: of its secret.
+        recipient: a normalised address, or the id of an account.
+        claims: of who is signed in, where one must be: a session that ended counts nothing.
+
     Raises:
-        TooManyRequests: too many to this address, or asked for by this client.
+        TooManyRequests: too many to this recipient, or asked for by this client.
+        SessionEnded: the session of `claims` did.
     """
     with resources.database.one_trip() as connection:
+        if claims:
+            require_live_session(connection, claims, origin.now)
         retry_at = rate_limits.reserve_mail(
             connection,
             resources.settings,
             purpose=purpose.value,
             address=origin.address,
-            email_normalized=email_normalized,
+            recipient=recipient,
             now=origin.now,
         )
     if retry_at is not None:
@@ -86,7 +109,6 @@ def request_by_mail(
     email: str,
     *,
     purpose: Purpose,
-    kind: Kind,
     unverified_only: bool = False,
     record: Record[UUID] | None = None,
 ) -> UUID:
@@ -100,8 +122,8 @@ def request_by_mail(
     """
     email_normalized = parse_email(email)
     reserve_mail(resources, origin, purpose, email_normalized)
-    message = NewMessage(new_id(), kind, origin.now, secret_id=new_id())
-    secret_id = message.secret_id or message.id
+    secret_id = new_id()
+    message = NewMessage(new_id(), Kind(purpose.value), origin.now, secret_id=secret_id)
     with resources.database.one_trip() as connection:
         one_time_secrets.add_for_address(
             connection,
@@ -136,7 +158,7 @@ def look_at(resources: Resources, origin: Origin, token: str, *purposes: Purpose
     secret_id, purpose = resources.one_time_secrets.parse(token, purposes)
     with resources.database.one_trip() as connection:
         secret = one_time_secrets.find_live(connection, secret_id, purpose, now=origin.now)
-    if secret is None or not _belongs_to_somebody(secret):
+    if secret is None or (secret.account_id is None and secret.purpose is not Purpose.INVITATION):
         raise InvalidOneTimeSecret
     return secret
 
@@ -169,7 +191,7 @@ def prove(resources: Resources, origin: Origin, proof: Proof, *purposes: Purpose
     if (
         secret is None
         or not resources.one_time_secrets.is_code(secret.purpose, secret.id, proof.code)
-        or not _belongs_to_somebody(secret)
+        or secret.account_id is None
     ):
         _record_failure(resources, origin, guess)
         raise InvalidOneTimeSecret
@@ -183,16 +205,20 @@ def give_back(resources: Resources, secret: OneTimeSecret) -> None:
         rate_limits.give_back(connection, secret.limit_key)
 
 
-def _belongs_to_somebody(secret: OneTimeSecret) -> bool:
-    return secret.account_id is not None or secret.purpose is Purpose.INVITATION
-
-
 def _record_failure(resources: Resources, origin: Origin, guess: one_time_secrets.Guess) -> None:
-    """Write a wrong guess down: the same statements whether the address belongs to somebody or not."""
-    account_id = guess.secret.account_id if guess.secret else None
-    purpose = guess.secret.purpose.value if guess.secret else "unknown"
+    """Write a wrong guess down: the same statements whether the address belongs to somebody or not.
+
+    A guess at no open request is in the log alone: no limit counts it, and it would fill the audit trail.
+    That it is answered sooner tells that the request is made up, used or over, and nothing of an address:
+    one that nobody has gets a request like any other.
+    """
+    secret = guess.secret
+    if secret is None:
+        log_event("code_refused", purpose="unknown", account_id=None)
+        return
+    purpose, account_id = secret.purpose.value, secret.account_id
     with resources.database.one_trip() as connection:
         audit.append(connection, "code_presented", origin, account_id=account_id, failure=purpose)
-        if guess.secret and lockouts.is_reached(resources.settings, guess.failures):
+        if lockouts.is_reached(resources.settings, guess.failures):
             lockouts.record(connection, origin, account_id, failures=guess.failures)
     log_event("code_refused", purpose=purpose, account_id=account_id)

@@ -15,6 +15,9 @@ from uuid import UUID
 from auth_manager.database import Connection
 from auth_manager.settings import Settings
 
+REGISTRATION = "register"
+"""What the mails of registrations are counted as; others by the purpose of their secret."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -56,6 +59,16 @@ def account_key(account_id: UUID) -> str:
     return f"{account_key_prefix()}{account_id}"
 
 
+def factor_key(account_id: UUID) -> str:
+    """Key the second factors of an account: guesses of them count here as well."""
+    return f"{factor_key_prefix()}{account_id}"
+
+
+def factor_key_prefix() -> str:
+    """Return what precedes the account id in `factor_key`."""
+    return "factor:account:"
+
+
 def account_key_prefix() -> str:
     """Return what precedes the account id in `account_key`, for statements that learn the id themselves."""
     return "login:account:"
@@ -66,9 +79,9 @@ def unknown_key(identifier: str) -> str:
     return f"login:unknown:{hashlib.sha256(identifier.encode()).hexdigest()}"
 
 
-def recipient_key(purpose: str, email_normalized: str) -> str:
-    """Key the mails of one purpose to one address, without keeping the address."""
-    return f"mail:{purpose}:{hashlib.sha256(email_normalized.encode()).hexdigest()}"
+def recipient_key(purpose: str, recipient: str) -> str:
+    """Key the mails of one purpose to one normalised address, or account's id, without keeping it."""
+    return f"mail:{purpose}:{hashlib.sha256(recipient.encode()).hexdigest()}"
 
 
 def account_limit(settings: Settings) -> Limit:
@@ -79,6 +92,21 @@ def account_limit(settings: Settings) -> Limit:
         delay=timedelta(seconds=settings.login_delay),
         delay_maximum=timedelta(seconds=settings.login_delay_maximum),
     )
+
+
+def sign_in_limit(settings: Settings) -> Limit:
+    """Return how often one client address may try to sign in, and fail, in whatever way."""
+    return Limit(
+        maximum=settings.login_attempts_per_address, window=timedelta(seconds=settings.login_address_window)
+    )
+
+
+def factor_limit(settings: Settings) -> Limit:
+    """Return how often the second factors of an account may be guessed until one is right (ASVS 6.3.1).
+
+    Beside the run of the account, which a password or a mail that is right may end.
+    """
+    return Limit(maximum=settings.login_failures_before_lock)
 
 
 def reserve(connection: Connection, key: str, limit: Limit, now: datetime) -> datetime | None:
@@ -101,18 +129,19 @@ def reserve_mail(
     *,
     purpose: str,
     address: str | None,
-    email_normalized: str,
+    recipient: str,
     now: datetime,
 ) -> datetime | None:
     """Count one mail against who asks for it and who gets it; return None, or when the next one may come.
 
-    By the e-mail address that was typed, whether anybody has it or not.
+    `recipient` is the e-mail address that was typed, whether anybody has it or not; or the id of the account
+    whose address it goes to.
     """
     window = timedelta(seconds=settings.mail_window)
     return _reserve_both(
         connection,
         (address_key("mail", address), Limit(maximum=settings.mail_requests_per_address, window=window)),
-        (recipient_key(purpose, email_normalized), _recipient_limit(settings)),
+        (recipient_key(purpose, recipient), recipient_limit(settings)),
         now,
     )
 
@@ -125,7 +154,10 @@ def reserve_registration(
     email_normalized: str,
     now: datetime,
 ) -> datetime | None:
-    """Count one registration against who sends it; where each one sends a mail, against its recipient too."""
+    """Count one registration against who sends it; where each one sends a mail, against its recipient too.
+
+    Where only a successful one does, that is counted with it (outbox.add_within_limit).
+    """
     by_client = Limit(
         maximum=settings.registrations_per_address, window=timedelta(seconds=settings.registration_window)
     )
@@ -134,12 +166,13 @@ def reserve_registration(
     return _reserve_both(
         connection,
         (address_key("register", address), by_client),
-        (recipient_key("register", email_normalized), _recipient_limit(settings)),
+        (recipient_key(REGISTRATION, email_normalized), recipient_limit(settings)),
         now,
     )
 
 
-def _recipient_limit(settings: Settings) -> Limit:
+def recipient_limit(settings: Settings) -> Limit:
+    """Return how many mails of one purpose a recipient may get."""
     return Limit(maximum=settings.mails_per_recipient, window=timedelta(seconds=settings.mail_window))
 
 
@@ -176,9 +209,11 @@ def _reserve_both(
 
 
 def give_back(connection: Connection, key: str) -> None:
-    """Queue the return of one reservation of a windowed limit: the attempt was no failure."""
+    """Queue the return of one reservation, and of the delay that it began: the attempt was no failure."""
     connection.add(
-        "UPDATE rate_limits SET count = GREATEST(count - 1, 0) WHERE key = %(key)s",
+        """
+        UPDATE rate_limits SET count = GREATEST(count - 1, 0), blocked_until = NULL WHERE key = %(key)s
+        """,
         {"key": key},
     )
 
@@ -186,6 +221,12 @@ def give_back(connection: Connection, key: str) -> None:
 def clear(connection: Connection, key: str) -> None:
     """Queue the end of a run of consecutive failures."""
     connection.add("DELETE FROM rate_limits WHERE key = %(key)s", {"key": key})
+
+
+def clear_account(connection: Connection, account_id: UUID) -> None:
+    """Queue the end of both runs of an account; in the order in which they are reserved."""
+    clear(connection, factor_key(account_id))
+    clear(connection, account_key(account_id))
 
 
 def delete_meaningless(connection: Connection, *, before: datetime, limit: int) -> int:

@@ -66,9 +66,14 @@ class SecretKeys:
         known = self.derive(purpose)
         if _made_by(known, message, mac):
             return True
+        return _made_by(self.derive_younger(purpose), message, mac)
+
+    def derive_younger(self, purpose: str) -> tuple[bytes, ...]:
+        """Return the keys of one purpose if there are younger secrets than those we knew; none otherwise."""
+        known = self.derive(purpose)
         self._secrets.refresh()
         younger = self.derive(purpose)
-        return younger is not known and _made_by(younger, message, mac)
+        return () if younger is known else younger
 
 
 def open_secret_keys(settings: Settings, fetch_secret: Callable[[str], str] | None = None) -> SecretKeys:

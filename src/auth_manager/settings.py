@@ -6,6 +6,7 @@ docs/settings.md describes every field; a test holds the two together.
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -24,6 +25,21 @@ LOCAL_KEY_MARK = "local-"
 
 _WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:[/?#][!#-~]*)?")
 """No quotes, no spaces, no user or password."""
+
+_HOST = r"[a-z0-9-]+(?:\.[a-z0-9-]+)*"
+_HOST_NAME = re.compile(rf"(?!.*(?:^|\.)[0-9]+$){_HOST}")
+"""In ASCII (IDNA); an IPv4 address is none, and can be no relying party (W3C WebAuthn section 5.1.3)."""
+
+_WEB_ORIGIN = re.compile(rf"(?:https://{_HOST}|http://localhost)(?::[0-9]{{1,5}})?")
+_ANDROID_ORIGIN = re.compile(r"android:apk-key-hash:[A-Za-z0-9_-]{43}")
+"""What an Android app has for an origin: the base64url SHA-256 of the certificate it is signed with."""
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of an http(s) URL as browsers write it (RFC 6454 section 6.2)."""
+    scheme, _, rest = url.partition("://")
+    host = rest.partition("/")[0].lower()
+    return f"{scheme}://{host}".removesuffix({"http": ":80", "https": ":443"}[scheme])
 
 
 def refuse_weak_secrets(keys: Sequence[SecretStr]) -> None:
@@ -111,6 +127,15 @@ class Settings(BaseSettings):
     email_login_lifetime: int = Field(default=600, ge=60, le=1800)
     invitation_lifetime: int = Field(default=7 * 86_400, ge=300, le=30 * 86_400)
 
+    # Second factors and passkeys
+    mfa_policy: Literal["optional", "required_for_admins", "required"] = "optional"
+    mfa_token_lifetime: int = Field(default=600, ge=60, le=3600)
+    trusted_device_lifetime: int = Field(default=30 * 86_400, ge=0, le=365 * 86_400)
+    passkey_rp_id: str = ""
+    passkey_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    passkey_user_verification: Literal["required", "preferred", "discouraged"] = "preferred"
+    passkey_refuse_clones: bool = True
+
     # Pages
     pages_enabled: bool = True
     app_url: str = ""
@@ -135,7 +160,7 @@ class Settings(BaseSettings):
     mail_requests_per_address: int = Field(default=60, ge=1)
     mail_window: int = Field(default=3600, ge=1)
 
-    @field_validator("cors_origins", "secret_keys", "sign_up_domains", mode="before")
+    @field_validator("cors_origins", "passkey_origins", "secret_keys", "sign_up_domains", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         """Accept `a,b` as environment variables carry lists."""
@@ -156,6 +181,23 @@ class Settings(BaseSettings):
             raise ValueError("must be an http(s) URL of printable ASCII characters")
         return value
 
+    @field_validator("passkey_rp_id")
+    @classmethod
+    def _refuse_what_is_no_host_name(cls, value: str) -> str:
+        if value and not _HOST_NAME.fullmatch(value):
+            raise ValueError("must be a host name, as in example.com")
+        return value
+
+    @field_validator("passkey_origins")
+    @classmethod
+    def _refuse_what_no_client_has(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not (_WEB_ORIGIN.fullmatch(origin) or _ANDROID_ORIGIN.fullmatch(origin)):
+                raise ValueError(
+                    "each must be https:// and a host, http://localhost, or android:apk-key-hash:..."
+                )
+        return origins
+
     @field_validator("secret_keys")
     @classmethod
     def _refuse_weak_secrets(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -168,6 +210,10 @@ class Settings(BaseSettings):
             raise ValueError("AUTH_LOGIN_FAILURES_BEFORE_DELAY exceeds ..._BEFORE_LOCK")
         if self.session_idle_lifetime > self.session_absolute_lifetime:
             raise ValueError("AUTH_SESSION_IDLE_LIFETIME exceeds AUTH_SESSION_ABSOLUTE_LIFETIME")
+        if self.mfa_policy != "optional" and self.passkey_user_verification == "discouraged":
+            raise ValueError(
+                "AUTH_PASSKEY_USER_VERIFICATION=discouraged makes a passkey alone a single factor"
+            )
         if self.access_token_lifetime > self.session_idle_lifetime:
             raise ValueError("AUTH_ACCESS_TOKEN_LIFETIME exceeds AUTH_SESSION_IDLE_LIFETIME")
         return self
@@ -197,6 +243,32 @@ class Settings(BaseSettings):
                 raise ValueError("AUTH_PUBLIC_URL must be an https:// URL outside local mode")
             refuse_local_secrets(self.secret_keys)
         return self
+
+    @model_validator(mode="after")
+    def _refuse_passkeys_that_no_browser_makes(self) -> Self:
+        """W3C WebAuthn section 5.1.3: the relying party's host is that of the page, or one above it."""
+        if not self.passkey_rp_id and not self.passkey_origins:
+            return self
+        for origin in self.relying_party_origins:
+            if origin.startswith("android:"):
+                continue
+            host = urlsplit(origin).hostname or ""
+            if not f".{host}".endswith(f".{self.relying_party_id}"):
+                raise ValueError(
+                    "AUTH_PASSKEY_RP_ID (without it: the host of AUTH_PUBLIC_URL) "
+                    "is neither the host of each passkey origin nor above it"
+                )
+        return self
+
+    @property
+    def relying_party_id(self) -> str:
+        """The host name that passkeys are made for: by default that of the public URL."""
+        return self.passkey_rp_id or urlsplit(self.public_url).hostname or ""
+
+    @property
+    def relying_party_origins(self) -> tuple[str, ...]:
+        """Where passkeys may be used, as clients write it: by default the origin of the public URL."""
+        return self.passkey_origins or (origin_of(self.public_url),)
 
     @property
     def issuer(self) -> str:

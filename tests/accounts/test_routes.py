@@ -200,6 +200,39 @@ class TestRegister:
         assert response.json()["code"] == "too_many_requests"
         assert 590 < int(response.headers["retry-after"]) <= 600
 
+    def test_a_recipient_of_too_many_mails_gets_none_and_nobody_sees_it(
+        self, make_client: Callable[..., TestClient], query: Query
+    ) -> None:
+        client = make_client(mails_per_recipient=2)
+        answers, mails = [], []
+        for _ in range(3):
+            answer = client.post("/auth/register", json=LOGIN)
+            mails.append(len(query("SELECT id FROM outbox WHERE kind = 'verify_email'")))
+            assert client.delete("/auth/me", headers=bearer(client)).status_code == 204
+            answers.append(answer)
+
+        assert mails == [1, 1, 0]
+        assert [answer.status_code for answer in answers] == [201] * 3
+        new = "id", "created_at", "updated_at", "verification_request"
+        bodies = [{k: v for k, v in answer.json().items() if k not in new} for answer in answers]
+        assert bodies == [bodies[0]] * 3
+        assert {UUID(answer.json()["verification_request"]).version for answer in answers} == {7}
+        headers = [{k: v for k, v in a.headers.items() if k not in PER_REQUEST} for a in answers]
+        assert headers == [headers[0]] * 3
+
+    def test_a_retry_of_one_that_mailed_nothing_is_the_same_answer(
+        self, make_client: Callable[..., TestClient], query: Query
+    ) -> None:
+        client = make_client(mails_per_recipient=1)
+        register(client)
+        assert client.delete("/auth/me", headers=bearer(client)).status_code == 204
+        key = {"Idempotency-Key": "once"}
+        first, again = (client.post("/auth/register", json=LOGIN, headers=key) for _ in range(2))
+
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert first.content == again.content
+        assert query("SELECT id FROM outbox") == []
+
 
 class TestRegisterWhereAddressesAreVerified:
     @pytest.fixture

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -30,9 +32,11 @@ from auth_manager.login.service import log_in
 from auth_manager.resources import Resources
 from auth_manager.sessions.service import refresh
 from auth_manager.tokens import AccessClaims
+from auth_manager.verification.service import resend
 from auth_manager.web.problems import problem
 
 Query = Callable[..., list[Row]]
+Make = Callable[..., Resources]
 
 EMAIL = "test@example.com"
 PASSWORD = "SecurePass123!"
@@ -85,6 +89,72 @@ class TestRegister:
         register(resources, at(), Registration(EMAIL, PASSWORD))
         with resources.passwords._slots, pytest.raises(TooManyRequests):
             register(resources, at(), Registration("other@example.com", PASSWORD))
+
+
+class TestMailsOfRegistrations:
+    """Registering and deleting an account in turn is no way to send its address mails without end."""
+
+    def registered_and_mailed(
+        self, resources: Resources, query: Query, email: str = EMAIL, *, seconds: float = 0
+    ) -> bool:
+        """Register, look whether a mail is there, and leave no account behind."""
+        handed: list[UUID] = []
+        registered = register(
+            replace(resources, hand_over=handed.extend), at(seconds), Registration(email, PASSWORD)
+        )
+        assert registered.account is not None
+        [account] = query("SELECT id FROM accounts")
+        assert account["id"] == registered.account.id
+        [secret] = query("SELECT id FROM one_time_secrets")
+        assert secret["id"] == registered.verification
+        mails = [row["id"] for row in query("SELECT id FROM outbox")]
+        assert mails == handed, "what is there is handed over, and nothing else"
+        grant = log_in(resources, at(seconds), identifier=email, password=PASSWORD)
+        claims = resources.access_tokens.verify(grant.access_token, now=at(seconds).now)
+        delete_own_account(resources, at(seconds), claims)
+        assert query("SELECT id FROM accounts") == query("SELECT id FROM outbox") == []
+        return bool(mails)
+
+    def test_a_recipient_gets_five_an_hour(self, resources: Resources, query: Query) -> None:
+        spellings = [EMAIL, EMAIL.upper(), EMAIL, EMAIL, EMAIL, EMAIL.upper(), EMAIL]
+        mailed = [self.registered_and_mailed(resources, query, email) for email in spellings]
+
+        assert mailed == [True] * 5 + [False] * 2
+        assert self.registered_and_mailed(resources, query, "another@example.com")
+        assert not self.registered_and_mailed(resources, query, seconds=800)
+
+    def test_the_next_hour_begins_anew(self, make_resources: Make, query: Query) -> None:
+        resources = make_resources(mails_per_recipient=1, mail_window=600)
+        mailed = [self.registered_and_mailed(resources, query, seconds=s) for s in (0, 599, 600, 601)]
+        assert mailed == [True, False, True, False]
+
+    def test_what_fails_counts_nothing(self, make_resources: Make, query: Query) -> None:
+        resources = make_resources(mails_per_recipient=2)
+        register(resources, at(), Registration("first@example.com", PASSWORD, "taken"))
+        for _ in range(3):
+            with pytest.raises(UsernameTaken):
+                register(resources, at(), Registration(EMAIL, PASSWORD, "taken"))
+            with pytest.raises(EmailTaken):
+                register(resources, at(), Registration("first@example.com", PASSWORD))
+        counts = query("SELECT count FROM rate_limits WHERE key LIKE 'mail:%%'")
+        assert [row["count"] for row in counts] == [1]
+        register(resources, at(), Registration(EMAIL, PASSWORD))
+        assert len(query("SELECT id FROM outbox")) == 2
+
+    def test_the_limit_costs_no_round_trip(self, make_resources: Make, query: Query) -> None:
+        resources = make_resources(mails_per_recipient=1)
+        assert self.registered_and_mailed(resources, query)
+        before = resources.database.round_trips
+        register(resources, at(), Registration(EMAIL, PASSWORD))
+        assert resources.database.round_trips - before == 2
+
+    def test_who_got_none_can_ask_for_it(self, make_resources: Make, query: Query) -> None:
+        resources = make_resources(mails_per_recipient=1)
+        assert self.registered_and_mailed(resources, query)
+        register(resources, at(), Registration(EMAIL, PASSWORD))
+        assert query("SELECT id FROM outbox") == []
+        resend(resources, at(), EMAIL)
+        assert [row["kind"] for row in query("SELECT kind FROM outbox")] == ["verify_email"]
 
 
 class TestCreateVerified:

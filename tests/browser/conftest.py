@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx2
+import pyotp
 import pytest
 
 from auth_manager.database import Database
@@ -46,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server_url_of_pages(database_url: str, signing_keys: str) -> Iterator[str]:
-    """`auth-manager serve`, as on a laptop: http, and so a cookie that goes over http."""
+    """`auth-manager serve`, as on a laptop: http, so a cookie that goes over http; passkeys at localhost."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -60,6 +61,8 @@ def server_url_of_pages(database_url: str, signing_keys: str) -> Iterator[str]:
         "AUTH_DATABASE_URL": database_url,
         "AUTH_SIGNING_KEYS": signing_keys,
         "AUTH_SECRET_KEYS": SECRET_KEY,
+        "AUTH_PASSKEY_RP_ID": "localhost",
+        "AUTH_PASSKEY_ORIGINS": f"http://localhost:{port}",
     }
     with tempfile.TemporaryFile("w+b") as log:
         process = subprocess.Popen(
@@ -111,6 +114,24 @@ class Person:
     def register(self) -> None:
         body = {"email": self.email, "password": PASSWORD}
         assert httpx2.post(f"{self.url}/auth/register", json=body).status_code == 201
+
+    @property
+    def passkey_url(self) -> str:
+        """Where the same pages have passkeys: browsers make none for an IP address."""
+        return self.url.replace("127.0.0.1", "localhost")
+
+    def app_code(self, secret: str) -> str:
+        """What their authenticator app shows once the last code that was used is over."""
+        self._run("UPDATE totp_factors SET last_step = 0")
+        return pyotp.TOTP(secret).now()
+
+    def let_time_pass(self) -> None:
+        """Make the authentication of every session an hour older."""
+        self._run("UPDATE sessions SET authenticated_at = authenticated_at - interval '1 hour'")
+
+    def _run(self, sql: str) -> None:
+        with self._resources.database.one_trip() as connection:
+            connection.add(sql, {})
 
     def can_log_in(self, password: str = PASSWORD) -> bool:
         body = {"email": self.email, "password": password}

@@ -12,11 +12,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 from rich.console import Console
 
 from auth_manager import __version__
 from auth_manager.database import Database, Row
 from auth_manager.entrypoints import cli
+from auth_manager.factors import totp
+from auth_manager.sealed_values import seal
+from auth_manager.secret_keys import SecretKeys
 from auth_manager.settings import load_settings
 from auth_manager.signing_keys import load_key_set
 
@@ -125,7 +129,7 @@ class TestMigrate:
     @pytest.mark.usefixtures("empty_database")
     def test_it_applies_what_is_missing_once(self, run: Run) -> None:
         before = run("migrate", "status")
-        assert (before.status, before.output.count("pending")) == (1, 5)
+        assert (before.status, before.output.count("pending")) == (1, 6)
         applied = run("migrate")
         assert applied.status == 0
         assert applied.output.startswith("applied 0001_accounts applied 0002_sessions applied 0003_security")
@@ -238,6 +242,45 @@ class TestCreateUser:
         assert (weak.status, weak.output) == (1, "")
         assert "/password A password has at least 12 characters." in weak.errors
         assert len(query("SELECT id FROM accounts")) == 1
+
+
+class TestKeysRewrap:
+    def test_an_old_key_can_go_afterwards(
+        self, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run("create-user", "user@example.com", "--password-stdin", stdin=PASSWORD)
+        [row] = query("SELECT id FROM accounts")
+        old, new = SecretKeys([SecretStr(SECRET)]), "newer-0123456789-abcdefghijklmnop"
+        sealed = seal(old, totp.PURPOSE, b"secret", bound_to=row["id"].bytes)
+        query(
+            "INSERT INTO totp_factors (id, account_id, sealed_secret, created_at)"
+            f" SELECT id, id, decode('{sealed.hex()}', 'hex'), now() FROM accounts RETURNING 1"
+        )
+
+        monkeypatch.setenv("AUTH_SECRET_KEYS", f"{new},{SECRET}")
+        assert run("keys", "rewrap") == Done(0, "rewrapped 1", "")
+        monkeypatch.setenv("AUTH_SECRET_KEYS", new)
+        assert run("keys", "rewrap") == Done(0, "rewrapped 0", "")
+        monkeypatch.setenv("AUTH_SECRET_KEYS", SECRET)
+        assert run("keys", "rewrap") == Done(1, "rewrapped 0", "1 cannot be read with any of the keys")
+
+
+class TestResetMfa:
+    def test_the_factors_go_and_the_operator_is_named(self, run: Run, query: Query) -> None:
+        run("create-user", "user@example.com", "--password-stdin", stdin=PASSWORD)
+        query(
+            "INSERT INTO totp_factors (id, account_id, sealed_secret, created_at, confirmed_at)"
+            " SELECT id, id, '', now(), now() FROM accounts RETURNING 1"
+        )
+        done = run("reset-mfa", "user@example.com")
+        assert done == Done(0, "removed; the account signs in without a second factor", "")
+        assert query("SELECT id FROM totp_factors") == []
+        [event] = query("SELECT user_agent FROM audit_events WHERE event = 'mfa_reset'")
+        assert getpass.getuser() in event["user_agent"]
+
+    def test_of_nobody(self, run: Run) -> None:
+        done = run("reset-mfa", "nobody@example.com")
+        assert done == Done(1, "", "No account has this e-mail address or username.")
 
 
 class TestUnlock:

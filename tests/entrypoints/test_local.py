@@ -1,8 +1,11 @@
 """`auth-manager local`, as a real process."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from tests.end_to_end.conftest import find_free_port
 
 from auth_manager.database import Database
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 Start = Callable[..., "Running"]
 
 CURL = re.compile(r"curl -X POST (\S+) +-H 'Content-Type: application/json' -d '(.*)'")
+CLI = "auth_manager.entrypoints.cli"
 SECRET = "local-0123456789-abcdefghijklmnop"
 PASSWORD = "SecurePass123!"
 LOGIN = {"email": "test@example.com", "password": PASSWORD}
@@ -91,6 +96,22 @@ class TestLocal:
             assert connection.fetch_all("SELECT email FROM accounts") == [{"email": "test@example.com"}]
         laptop.stop(signal.SIGINT)
 
+    def test_its_pages_have_passkeys_at_localhost(
+        self, start: Start, tmp_path: Path, signing_keys: str
+    ) -> None:
+        """No browser has any for 127.0.0.1."""
+        laptop = start("local", "--state", str(tmp_path), SIGNING_KEYS=signing_keys, SECRET_KEYS=SECRET)
+        door = laptop.call("GET", "/")
+        assert (door.status_code, door.headers["location"]) == (303, "/account")
+        origin = laptop.url.replace("127.0.0.1", "localhost")
+        page = laptop.call("GET", "/account").text
+        assert f'data-origins="{origin}"' in page
+        assert f'<a href="{origin}/account">' in page
+        own = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
+        ceremony = laptop.call("POST", "/account/sign-in/passkey/options", headers=own).json()
+        assert ceremony["options"]["rpId"] == "localhost"
+        assert laptop.stop(signal.SIGTERM) < 10
+
     def test_mail_ends_in_a_mailbox(self, start: Start, tmp_path: Path, signing_keys: str) -> None:
         laptop = start("local", "--state", str(tmp_path), SIGNING_KEYS=signing_keys, SECRET_KEYS=SECRET)
         assert f"{laptop.url}/dev/mailbox" in laptop.output
@@ -106,6 +127,29 @@ class TestLocal:
         assert len(list((tmp_path / "mailbox").glob("*.eml"))) == 1
         assert laptop.stop(signal.SIGTERM) < 10
         assert "ot_" not in laptop.output
+
+    def test_an_interrupt_that_its_caller_ignores_stops_it_before_it_serves(self, tmp_path: Path) -> None:
+        """As when it is started in the background without job control."""
+        arguments = ["local", "--port", str(find_free_port()), "--state", str(tmp_path)]
+        with subprocess.Popen(
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", CLI, *arguments],
+            env={name: value for name, value in os.environ.items() if not name.startswith("AUTH_")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as laptop:
+            try:
+                give_up_at = time.monotonic() + 60
+                while not (tmp_path / "postgres/data/postmaster.pid").exists():
+                    assert laptop.poll() is None
+                    assert time.monotonic() < give_up_at
+                    time.sleep(0.01)
+                laptop.send_signal(signal.SIGINT)
+                output, _ = laptop.communicate(timeout=20)
+            finally:
+                laptop.terminate()
+        assert processes_of(tmp_path) == []
+        assert "Traceback" not in output
 
     def test_a_second_one_in_the_same_place_says_so(
         self, start: Start, tmp_path: Path, signing_keys: str

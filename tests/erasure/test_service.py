@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
 
 import psycopg2.errors
 import pytest
+from tests.mfa.factors import enrol
 from tests.verification.people import (
     EMAIL,
     GRACE,
@@ -18,7 +21,7 @@ from tests.verification.people import (
     together,
 )
 
-from auth_manager import maintenance, proofs
+from auth_manager import maintenance
 from auth_manager.email_login import service as email_login
 from auth_manager.erasure.service import delete_own_account, export, keep
 from auth_manager.errors import (
@@ -28,6 +31,9 @@ from auth_manager.errors import (
     RecentAuthenticationRequired,
     SessionEnded,
 )
+from auth_manager.factors import passkeys, trusted_devices
+from auth_manager.factors.passkeys import Registration
+from auth_manager.ids import new_id
 from auth_manager.invitations import service as invitations
 from auth_manager.invitations.service import Acceptance
 from auth_manager.one_time_secrets import Purpose
@@ -48,7 +54,9 @@ def live_a_full_life(person: Person) -> AccessClaims:
     spare = invitations.invite(resources, at(), person.email)
     assert spare != request
     acceptance = Acceptance(PASSWORD, "secretname", "Canary Person", "fr")
-    invitations.accept(resources, at(), person.token(Purpose.INVITATION, request), acceptance)
+    invitations.accept(
+        resources, at(), resources.one_time_secrets.token(Purpose.INVITATION, request), acceptance
+    )
     grant = person.log_in(origin=at(user_agent="Canary Browser/1"))
     claims = person.claims(grant)
     person.log_in(origin=at(user_agent="Another Device/1"))
@@ -59,7 +67,33 @@ def live_a_full_life(person: Person) -> AccessClaims:
     reauthentication.start(resources, at(), claims)
     verification.change_email(resources, at(), claims, NEW_EMAIL)
     verification.change_email(resources, at(), claims, "Second-New@example.com")
+    collect_factors(person, claims)
     return claims
+
+
+def collect_factors(person: Person, claims: AccessClaims) -> None:
+    """An authenticator app with its recovery codes, a passkey, and a device that is trusted."""
+    enrol(person, claims)
+    credential = Registration(
+        credential_id=b"credential id",
+        public_key=b"public key",
+        sign_count=0,
+        transports=("internal",),
+        aaguid=UUID(int=7),
+        attestation_format="none",
+        user_verified=True,
+        backed_up=False,
+    )
+    with person.resources.database.one_trip() as connection:
+        passkeys.add(connection, new_id(), credential, account_id=claims.sub, name="Canary Key", now=at().now)
+        trusted_devices.add(
+            connection,
+            new_id(),
+            at(user_agent="Canary Tablet/1"),
+            account_id=claims.sub,
+            password_changed_at=at().now,
+            lifetime=timedelta(days=30),
+        )
 
 
 def rows_with(resources: Resources, *needles: str) -> list[tuple[str, str]]:
@@ -83,6 +117,10 @@ def rows_with(resources: Resources, *needles: str) -> list[tuple[str, str]]:
         "idempotency_keys",
         "one_time_secrets",
         "known_devices",
+        "totp_factors",
+        "recovery_codes",
+        "passkeys",
+        "trusted_devices",
     }
     found = []
     for needle in needles:
@@ -126,8 +164,27 @@ class TestExport:
             "change_email",
             "email_change_requested",
             "new_sign_in",
+            "factors_changed",
         }
+        assert [device["user_agent"] for device in exported["trusted_devices"]] == ["Canary Tablet/1"]
         assert {row["event"] for row in exported["security_events"]} >= {"exported", "logged_in"}
+
+    def test_it_holds_every_factor_and_nothing_that_proves_one(self, resources: Resources) -> None:
+        person = Person(resources)
+        factors = export(resources, at(1), live_a_full_life(person))["factors"]
+
+        [app], [passkey], codes = factors["totp"], factors["passkeys"], factors["recovery_codes"]
+        assert app == {"created_at": at().now, "confirmed_at": at().now, "last_used_at": at().now}
+        assert passkey == {
+            "name": "Canary Key",
+            "transports": ("internal",),
+            "aaguid": UUID(int=7),
+            "attestation_format": "none",
+            "backed_up": False,
+            "created_at": at().now,
+            "last_used_at": None,
+        }
+        assert codes == [{"created_at": at().now, "used_at": None}] * 10
 
     def test_every_column_of_the_account_is_in_it_but_its_secrets(self, resources: Resources) -> None:
         """A column that is added later has to be decided on here."""
@@ -141,6 +198,7 @@ class TestExport:
         assert left_out == {
             "password_hash",
             "password_changed_at",
+            "factors_changed_at",
             "email_normalized",  # the same again, folded
             "username_normalized",
             "erase_after",  # of an account that cannot sign in
@@ -208,9 +266,8 @@ class TestErasure:
             "SELECT user_agent FROM audit_events WHERE event = 'logged_in' AND address IS NOT NULL"
         )
         assert event["user_agent"] == "Other Browser"
-        invitations.accept(
-            resources, at(), other.token(Purpose.INVITATION, invited), Acceptance(NEW_PASSWORD)
-        )
+        token = resources.one_time_secrets.token(Purpose.INVITATION, invited)
+        invitations.accept(resources, at(), token, Acceptance(NEW_PASSWORD))
 
     def test_every_session_ends_and_the_address_is_free(self, resources: Resources) -> None:
         person = Person(resources).register()
@@ -269,11 +326,11 @@ class TestGrace:
     def resources(self, make_resources: Make) -> Resources:
         return make_resources(erasure_grace=GRACE)
 
-    def leave(self, person: Person) -> Callable[[], proofs.Proof]:
-        """Delete the account; return what makes the proof of its mail."""
+    def leave(self, person: Person) -> str:
+        """Delete the account; return the token of its mail."""
         assert delete_own_account(person.resources, at(), person.claims()) == at(GRACE).now
         [row] = person.query("SELECT id FROM one_time_secrets WHERE purpose = 'keep_account'")
-        return lambda: person.token(Purpose.KEEP_ACCOUNT, row["id"])
+        return person.resources.one_time_secrets.token(Purpose.KEEP_ACCOUNT, row["id"])
 
     def erase_due(self, resources: Resources, seconds: float) -> int:
         return maintenance.erase_accounts(resources.database, at(seconds))
@@ -301,9 +358,9 @@ class TestGrace:
     def test_its_owner_can_keep_it(self, resources: Resources, seconds: float) -> None:
         person = Person(resources).register()
         before = person.log_in()
-        proof = self.leave(person)
+        token = self.leave(person)
 
-        keep(resources, at(seconds), proof())
+        keep(resources, at(seconds), token)
 
         assert person.log_in().account.email == EMAIL
         with pytest.raises(SessionEnded):
@@ -313,11 +370,11 @@ class TestGrace:
 
     def test_an_operators_disabling_is_not_its_owners_to_undo(self, resources: Resources) -> None:
         person = Person(resources).register()
-        proof = self.leave(person)
+        token = self.leave(person)
         person.query("UPDATE accounts SET disabled_at = now() RETURNING 1")
 
         with pytest.raises(InvalidOneTimeSecret):
-            keep(resources, at(), proof())
+            keep(resources, at(), token)
 
         [account] = person.query("SELECT disabled_at IS NOT NULL AS disabled FROM accounts")
         assert account == {"disabled": True}
@@ -325,7 +382,7 @@ class TestGrace:
     def test_it_is_erased_when_it_is_due(self, resources: Resources) -> None:
         person = Person(resources).register().verified()
         kept = Person(resources, "kept@example.com").register()
-        proof = self.leave(person)
+        token = self.leave(person)
 
         assert self.erase_due(resources, GRACE - 1) == 0
         assert self.erase_due(resources, GRACE) == 1
@@ -335,7 +392,7 @@ class TestGrace:
         assert ("account_erased", EMAIL, None) in person.mails()
         assert kept.log_in().account.email == "kept@example.com"
         with pytest.raises(InvalidOneTimeSecret):
-            keep(resources, at(GRACE - 1), proof())
+            keep(resources, at(GRACE - 1), token)
 
     def test_many_are_erased_in_batches_until_the_time_is_up(self, resources: Resources) -> None:
         person = Person(resources).register()

@@ -1,6 +1,7 @@
 """Inviting, accepting, and sign-up that is closed to others."""
 
 from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 from tests.verification.people import INVITED, NEW_PASSWORD, PASSWORD, Person, at
@@ -14,7 +15,6 @@ from auth_manager.one_time_secrets import Purpose
 from auth_manager.resources import Resources
 
 Make = Callable[..., Resources]
-forms = pytest.mark.parametrize("form", ["token", "code"])
 
 
 @pytest.fixture
@@ -22,16 +22,18 @@ def closed(make_resources: Make) -> Resources:
     return make_resources(sign_up="closed")
 
 
+def token_of(resources: Resources, request: UUID) -> str:
+    return resources.one_time_secrets.token(Purpose.INVITATION, request)
+
+
 class TestAccept:
-    @forms
-    def test_the_account_is_verified_and_has_its_roles(self, closed: Resources, form: str) -> None:
+    def test_the_account_is_verified_and_has_its_roles(self, closed: Resources) -> None:
         person = Person(closed, "Invited@Example.com")
         request = invite(closed, at(), person.email, roles=["editor", "admin"], invited_by="Ann", locale="fr")
         assert person.mails() == [("invitation", "Invited@Example.com", "fr")]
-        made = person.token if form == "token" else person.code
         acceptance = Acceptance(NEW_PASSWORD, "invited", "In Vited", "fr-CA")
 
-        account = accept(closed, at(5), made(Purpose.INVITATION, request), acceptance)
+        account = accept(closed, at(5), token_of(closed, request), acceptance)
 
         assert (account.email, account.username, account.display_name, account.locale) == (
             "Invited@Example.com",
@@ -46,34 +48,30 @@ class TestAccept:
             ("registered_by_invitation", "success", None),
         ]
 
-    @forms
-    def test_what_is_wrong_with_the_form_leaves_it_good(self, closed: Resources, form: str) -> None:
+    def test_what_is_wrong_with_the_form_leaves_it_good(self, closed: Resources) -> None:
         accounts.create_verified(closed, at(), Registration("other@example.com", PASSWORD, "taken"))
-        person = Person(closed)
-        request = invite(closed, at(), INVITED)
-        proof = (person.token if form == "token" else person.code)(Purpose.INVITATION, request)
+        token = token_of(closed, invite(closed, at(), INVITED))
 
         for _ in range(6):
             with pytest.raises(InvalidFields):
-                accept(closed, at(), proof, Acceptance("short"))
+                accept(closed, at(), token, Acceptance("short"))
             with pytest.raises(UsernameTaken):
-                accept(closed, at(), proof, Acceptance(NEW_PASSWORD, "Taken"))
-        assert accept(closed, at(100), proof, Acceptance(NEW_PASSWORD, "free")).username == "free"
+                accept(closed, at(), token, Acceptance(NEW_PASSWORD, "Taken"))
+        assert accept(closed, at(100), token, Acceptance(NEW_PASSWORD, "free")).username == "free"
 
     def test_it_invites_one_account(self, resources: Resources) -> None:
-        person = Person(resources)
         requests = [invite(resources, at(), INVITED, roles=["admin"]) for _ in range(2)]
-        proofs = [person.token(Purpose.INVITATION, request) for request in requests]
-        accept(resources, at(), proofs[0], Acceptance(NEW_PASSWORD))
+        tokens = [token_of(resources, request) for request in requests]
+        accept(resources, at(), tokens[0], Acceptance(NEW_PASSWORD))
         with pytest.raises(InvalidOneTimeSecret):
-            accept(resources, at(), proofs[0], Acceptance(NEW_PASSWORD))
+            accept(resources, at(), tokens[0], Acceptance(NEW_PASSWORD))
         with pytest.raises(EmailTaken):
-            accept(resources, at(), proofs[1], Acceptance(NEW_PASSWORD))
+            accept(resources, at(), tokens[1], Acceptance(NEW_PASSWORD))
 
     def test_an_older_one_does_not_outlive_the_account(self, resources: Resources) -> None:
         """Its roles were taken away, or its owner left: neither comes back by a mail of last week."""
         person = Person(resources, INVITED)
-        first, left = (person.token(Purpose.INVITATION, invite(resources, at(), INVITED)) for _ in range(2))
+        first, left = (token_of(resources, invite(resources, at(), INVITED)) for _ in range(2))
         accept(resources, at(), first, Acceptance(NEW_PASSWORD))
         erasure.delete_own_account(resources, at(), person.claims(person.log_in(NEW_PASSWORD)))
         with pytest.raises(InvalidOneTimeSecret):

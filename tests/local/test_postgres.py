@@ -190,6 +190,7 @@ class TestParent:
             from pathlib import Path
             from auth_manager.local.postgres import start_embedded
 
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # our caller may ignore it
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             with start_embedded(Path({str(directory)!r}), durable=False) as server:
                 print(server.pid, flush=True)

@@ -14,8 +14,17 @@ import pytest
 from tests.mail.scenes import NOW, body, message
 
 from auth_manager.errors import ConfigurationError
+from auth_manager.factors.changes import Change
 from auth_manager.mail import Email, MailRefused
-from auth_manager.mail.compose import GIVE_UP_AFTER, LOCALES, TEMPLATES, Composer, say_duration, say_time
+from auth_manager.mail.compose import (
+    CHANGES,
+    GIVE_UP_AFTER,
+    LOCALES,
+    TEMPLATES,
+    Composer,
+    say_duration,
+    say_time,
+)
 from auth_manager.one_time_secrets import OneTimeSecrets, Purpose
 from auth_manager.outbox import Kind
 
@@ -29,6 +38,8 @@ DETAILS = {
     "new_email_masked": "n…@example.com",
     "erase_after": "2026-12-22T06:40:00+00:00",
     "invited_by": "Ada",
+    "change": "passkey_added",
+    "name": "Blue key",
 }
 LINKS = {
     Kind.VERIFY_EMAIL: ("verify-email", Purpose.VERIFY_EMAIL),
@@ -210,6 +221,50 @@ class TestWording:
         assert say_time(datetime(2026, 1, 1, tzinfo=UTC), "fr") == "1er janvier 2026 à 00:00 UTC"
 
 
+@pytest.mark.parametrize("locale", LOCALES)
+class TestFactorsChanged:
+    def said(self, composer: Composer, locale: str, **details: Any) -> tuple[str, str]:
+        """The subject and the text, on one line."""
+        sent = message(Kind.FACTORS_CHANGED, locale=locale, secret_id=None, details=details)
+        content = read(composer.compose(sent, now=NOW))
+        return content["Subject"], " ".join(body(content, "plain").split())
+
+    def test_every_change_has_its_words(self, make_composer: MakeComposer, locale: str) -> None:
+        composer = make_composer()
+        said = [self.said(composer, locale, change=change) for change in ("", *Change)]
+
+        assert list(CHANGES) == [change.value for change in Change]
+        for of_each in zip(*said, strict=True):
+            assert len(set(of_each)) == 1 + len(Change)
+
+    @pytest.mark.parametrize("change", ["something_newer", "", 7, None, ["totp_added"]], ids=repr)
+    def test_one_that_is_not_known_is_a_change_all_the_same(
+        self, make_composer: MakeComposer, locale: str, change: object
+    ) -> None:
+        subject, text = self.said(make_composer(), locale, change=change, address="203.0.113.7")
+        assert "203.0.113.7" in text
+        subjects = {"en": "Your second factors were changed", "fr": "Vos seconds facteurs ont été modifiés"}
+        assert subject == subjects[locale]
+
+    def test_it_says_which_passkey_when_and_from_where(
+        self, make_composer: MakeComposer, locale: str
+    ) -> None:
+        subject, text = self.said(make_composer(), locale, **DETAILS)
+        lines = {
+            "en": "Passkey: Blue key Time: 22 November 2026 at 06:39 UTC Network address: 203.0.113.7",
+            "fr": "Clé d\u2019accès : Blue key Date : 22 novembre 2026 à 06:39 UTC"
+            " Adresse réseau : 203.0.113.7",
+        }
+        assert lines[locale] in text
+        assert "Blue" not in subject
+
+    def test_a_reset_does_not_show_where_its_administrator_was(
+        self, make_composer: MakeComposer, locale: str
+    ) -> None:
+        _, text = self.said(make_composer(), locale, change=Change.MFA_RESET, address="203.0.113.7")
+        assert "203.0.113.7" not in text
+
+
 class TestHeaders:
     def test_they_are_those_of_an_automatic_mail(self, make_composer: MakeComposer) -> None:
         sent = message()
@@ -276,10 +331,10 @@ class TestHostileText:
     """ASVS 1.3.11: what others choose stays text, in its place."""
 
     @pytest.mark.parametrize("evil", EVIL, ids=lambda text: ascii(text)[:40])
-    @pytest.mark.parametrize("kind", [Kind.NEW_SIGN_IN, Kind.INVITATION])
+    @pytest.mark.parametrize("kind", [Kind.NEW_SIGN_IN, Kind.INVITATION, Kind.FACTORS_CHANGED])
     def test_in_details_and_names(self, make_composer: MakeComposer, kind: Kind, evil: str) -> None:
         details: dict[str, Any] = dict.fromkeys(
-            ("address", "user_agent", "failures", "new_email_masked", "invited_by"), evil
+            ("address", "user_agent", "failures", "new_email_masked", "invited_by", "change", "name"), evil
         )
         plain = read(make_composer().compose(message(kind), now=NOW))
         email = make_composer(product_name=evil, mail_from="a@example.com").compose(
@@ -294,6 +349,13 @@ class TestHostileText:
         harmless, written = Elements(body(plain, "html")), Elements(body(content, "html"))
         assert {tag for tag, _ in written.found} <= {tag for tag, _ in harmless.found} | {"p"}
         assert len(email.content.as_bytes()) < 20_000
+
+    def test_the_name_of_a_passkey_is_escaped_in_html(self, make_composer: MakeComposer) -> None:
+        details = {"change": "passkey_added", "name": '<b>"Mine" & yours</b>'}
+        content = make_composer().compose(message(Kind.FACTORS_CHANGED, details=details), now=NOW).content
+        assert '<p>Passkey: <b>"Mine" & yours</b></p>' not in body(content, "html")
+        assert "Passkey: &lt;b&gt;&#34;Mine&#34; &amp; yours&lt;/b&gt;" in body(content, "html")
+        assert 'Passkey: <b>"Mine" & yours</b>\n' in body(content, "plain")
 
     @pytest.mark.parametrize("encoded", ["?b?DQpCY2M6dkBlLm9yZw==?=", "?q?Eve=0D=0ABcc=3A_v=40e.org?="])
     @pytest.mark.parametrize("charset", ["utf-8", "us-ascii", "iso-8859-1"])

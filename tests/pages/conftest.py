@@ -1,14 +1,19 @@
 """A person at a browser that runs no JavaScript: opens pages, fills in forms, follows redirects by hand."""
 
+import json
 import re
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 from uuid import UUID
 
 import httpx2
+import pyotp
 import pytest
 from fastapi.testclient import TestClient
+from tests.passkeys.authenticator import Authenticator
 
 from auth_manager.database import Database, Row
 from auth_manager.one_time_secrets import Purpose
@@ -21,30 +26,54 @@ OWN_FORM = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 """What browsers say of a form on a page with `Referrer-Policy: no-referrer`."""
 
 
+@dataclass
+class Form:
+    """Where it goes, and what is in its fields."""
+
+    action: str
+    fields: dict[str, str] = field(default_factory=dict)
+
+
 class Page(HTMLParser):
-    """What a page shows: its language, its title, its first form, the text of its summary."""
+    """What a page shows: its language, its title, its forms and fields, its links."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.language = self.title = self.action = ""
-        self.fields: dict[str, str] = {}
+        self.language = self.title = ""
+        self.forms: list[Form] = []
         self.inputs: dict[str, dict[str, str | None]] = {}
         self.links: list[str] = []
         self._open: list[str] = []
         self.feed(html)
+
+    @property
+    def action(self) -> str:
+        """Where the first form goes, if there is one."""
+        return self.forms[0].action if self.forms else ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What is in it."""
+        return self.forms[0].fields
+
+    def form(self, path: str) -> Form:
+        """The form that goes to a path below /account."""
+        [form] = [form for form in self.forms if form.action.partition("?")[0] == f"/account/{path}"]
+        return form
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self._open.append(tag)
         if tag == "html":
             self.language = values["lang"] or ""
-        elif tag == "form" and not self.action:
-            self.action = values["action"] or ""
+        elif tag == "form":
+            self.forms.append(Form(values["action"] or ""))
             assert values["method"] == "post"
         elif tag == "input":
             name = values["name"] or ""
             self.inputs[name] = values
-            self.fields[name] = values["value"] or ""
+            if values["type"] != "checkbox":
+                self.forms[-1].fields[name] = values["value"] or ""
         elif tag == "a":
             self.links.append(values["href"] or "")
 
@@ -64,6 +93,7 @@ class Visitor:
         self.client = client
         self.answer: httpx2.Response
         self.page: Page
+        self.app_secret = ""
 
     @property
     def resources(self) -> Resources:
@@ -74,18 +104,59 @@ class Visitor:
         """Open a page; return its HTML."""
         return self._look(self.client.get(path, headers=headers, follow_redirects=False), status)
 
-    def send(self, status: int = 200, **fields: str) -> str:
-        """Fill in the form of the page and send it; return the HTML of the answer."""
+    def send(self, status: int = 200, to: str = "", **fields: str) -> str:
+        """Fill in a form, the first or the one `to` a path, and send it; return the HTML of the answer."""
+        form = self.page.form(to) if to else self.page.forms[0]
         answer = self.client.post(
-            self.page.action, data=self.page.fields | fields, headers=OWN_FORM, follow_redirects=False
+            form.action, data=form.fields | fields, headers=OWN_FORM, follow_redirects=False
         )
         return self._look(answer, status)
+
+    def sign_in(self, status: int = 303, email: str = "test@example.com") -> str:
+        """Sign in by password, as far as that leads."""
+        self.open("/account/sign-in")
+        return self.send(status, identifier=email, password=PASSWORD)
 
     def _look(self, answer: httpx2.Response, status: int) -> str:
         assert answer.status_code == status, answer.text
         self.answer = answer
         self.page = Page(answer.text)
         return answer.text
+
+    def add_app(self) -> list[str]:
+        """Set an authenticator app up on the security page; return the recovery codes that come with it."""
+        self.open("/account/security")
+        return self.confirm_app(self.send(to="security/totp"))
+
+    def confirm_app(self, html: str, status: int = 200) -> list[str]:
+        """Read the secret off the page, and type the first code."""
+        self.app_secret = re.findall(r"<code>([A-Z2-7]{32})</code>", html)[0]
+        return re.findall(r"<code>([0-9a-z]{5}-[0-9a-z]{5})</code>", self.send(status, code=self.app_code()))
+
+    def app_code(self) -> str:
+        """What the app shows once the last code that was used is over."""
+        with self.resources.database.one_trip() as connection:
+            connection.add("UPDATE totp_factors SET last_step = 0", {})
+        return pyotp.TOTP(self.app_secret).now()
+
+    def wrong_code(self) -> str:
+        """One that it shows neither now nor soon."""
+        near = {pyotp.TOTP(self.app_secret).at(time.time() + shift) for shift in range(-90, 91, 30)}
+        return next(code for code in ("000000", "111111", "222222") if code not in near)
+
+    def let_time_pass(self) -> None:
+        """Make the authentication of every session an hour older."""
+        with self.resources.database.one_trip() as connection:
+            connection.add("UPDATE sessions SET authenticated_at = authenticated_at - interval '1 hour'", {})
+
+    def run_script(self, path: str, to: str, authenticator: Authenticator) -> dict[str, str]:
+        """Do what the script of a page does: ask for options, and return the fields that it fills in."""
+        answer = self.client.post(path, data=self.page.form(to).fields, headers=OWN_FORM)
+        assert answer.status_code == 200, answer.text
+        ceremony = answer.json()
+        options = ceremony["options"]
+        use = authenticator.create if "user" in options else authenticator.get
+        return {"passkey_request": ceremony["request"], "passkey": json.dumps(use(options))}
 
     def register(self, email: str = "test@example.com") -> None:
         answer = self.client.post("/auth/register", json={"email": email, "password": PASSWORD})

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from auth_manager.app import create_app
 from auth_manager.audit import Origin
 from auth_manager.database import Row
 from auth_manager.invitations.service import invite
 from auth_manager.one_time_secrets import Purpose
+from auth_manager.pages.routes import router
+from auth_manager.resources import Resources
 
 if TYPE_CHECKING:
     from tests.pages.conftest import Visitor
@@ -126,104 +130,6 @@ class TestForgotPassword:
         assert int(visitor.answer.headers["retry-after"]) > 3000
 
 
-class TestSignIn:
-    def test_by_password(self, visitor: "Visitor") -> None:
-        visitor.open("/account/sign-in")
-        assert visitor.page.inputs["identifier"]["autocomplete"] == "username"
-        assert visitor.page.inputs["password"]["autocomplete"] == "current-password"
-        visitor.send(303, identifier=EMAIL, password=PASSWORD)
-        assert visitor.answer.headers["location"] == "/account"
-        assert EMAIL in visitor.open("/account")
-
-    def test_the_cookie_is_for_our_pages_alone(self, visitor: "Visitor") -> None:
-        visitor.open("/account/sign-in")
-        visitor.send(303, identifier=EMAIL, password=PASSWORD)
-        name, _, rest = visitor.answer.headers["set-cookie"].partition("=")
-        attributes = sorted(rest.split("; ")[1:])
-        assert name == "__Host-auth"
-        assert attributes == ["HttpOnly", "Max-Age=1209600", "Path=/", "SameSite=lax", "Secure"]
-        assert visitor.client.get("/auth/me").status_code == 401, "the API reads no cookie"
-        assert visitor.client.post("/auth/logout").status_code == 401
-
-    def test_on_a_laptop_the_cookie_goes_over_http(self, make_visitor: MakeVisitor) -> None:
-        visitor = make_visitor(mode="local", public_url="http://127.0.0.1:8000")
-        visitor.register()
-        visitor.open("/account/sign-in")
-        visitor.send(303, identifier=EMAIL, password=PASSWORD)
-        cookie = visitor.answer.headers["set-cookie"]
-        assert cookie.startswith("auth=rt_")
-        assert "Secure" not in cookie
-
-    def test_a_wrong_password_is_refused(self, visitor: "Visitor") -> None:
-        visitor.open("/account/sign-in")
-        html = visitor.send(401, identifier=EMAIL, password="canary-4711")
-        assert "not the right password" in html
-        assert visitor.page.title.startswith("Error:")
-        assert visitor.page.fields == {"identifier": EMAIL, "password": ""}
-        assert "canary" not in html
-        assert "set-cookie" not in visitor.answer.headers
-
-    def test_an_unknown_name_gets_the_same_answer(self, visitor: "Visitor") -> None:
-        answers = []
-        for name in (EMAIL, "nobo@example.com"):
-            visitor.open("/account/sign-in")
-            answers.append(visitor.send(401, identifier=name, password="wrong").replace(name, "NAME"))
-        assert answers[0] == answers[1]
-
-    def test_by_link_after_a_look_at_who_it_is_for(self, visitor: "Visitor") -> None:
-        visitor.open("/account/email-sign-in")
-        visitor.send(email=EMAIL)
-        token = visitor.token(Purpose.EMAIL_LOGIN)
-        assert f"as {EMAIL}" in visitor.open(f"/account/sign-in?token={token}")
-        assert "set-cookie" not in visitor.answer.headers
-        visitor.send(303)
-        assert EMAIL in visitor.open("/account")
-        visitor.open(f"/account/sign-in?token={token}", 400)
-
-    def test_a_disabled_account_is_refused(self, visitor: "Visitor", query: Query) -> None:
-        query("UPDATE accounts SET disabled_at = now() RETURNING 1")
-        visitor.open("/account/sign-in")
-        assert "disabled" in visitor.send(403, identifier=EMAIL, password=PASSWORD)
-
-
-class TestEmailSignIn:
-    def test_the_code_signs_in(self, visitor: "Visitor") -> None:
-        visitor.open("/account/email-sign-in")
-        visitor.send(email=EMAIL)
-        assert visitor.page.inputs["code"]["autocomplete"] == "one-time-code"
-        code = visitor.code(Purpose.EMAIL_LOGIN)
-        visitor.send(303, code=f" {code[:3]} {code[3:]} ")
-        assert EMAIL in visitor.open("/account")
-
-    def test_a_wrong_code_can_be_corrected(self, visitor: "Visitor") -> None:
-        visitor.open("/account/email-sign-in")
-        visitor.send(email=EMAIL)
-        right = visitor.code(Purpose.EMAIL_LOGIN)
-        wrong = f"{(int(right) + 1) % 1_000_000:06}"
-        assert "not valid any more" in visitor.send(400, code=wrong)
-        visitor.send(303, code=right)
-
-    def test_a_code_counts_for_its_own_request(self, visitor: "Visitor") -> None:
-        visitor.open("/account/email-sign-in")
-        visitor.send(email=EMAIL)
-        first = visitor.page.fields["request"]
-        visitor.open("/account/email-sign-in")
-        visitor.send(email=EMAIL)
-        code = visitor.code(Purpose.EMAIL_LOGIN)
-        visitor.send(400, request=first, code=code)
-        visitor.send(400, request="no request", code=code)
-
-    def test_everybody_gets_the_same_page(
-        self, visitor: "Visitor", without_ids: Callable[[str], str]
-    ) -> None:
-        answers = []
-        for email in (EMAIL, "nobody@example.com"):
-            visitor.open("/account/email-sign-in")
-            answers.append(without_ids(visitor.send(email=email)))
-        assert answers[0] == answers[1]
-        visitor.send(400, code="123456")
-
-
 class TestInvitation:
     @pytest.fixture
     def invited(self, visitor: "Visitor") -> "Visitor":
@@ -277,92 +183,12 @@ class TestKeep:
         assert visitor.log_in().status_code == 200
 
 
-class TestAccount:
-    @pytest.fixture
-    def signed_in(self, visitor: "Visitor") -> "Visitor":
-        visitor.open("/account/sign-in")
-        visitor.send(303, identifier=EMAIL, password=PASSWORD)
-        visitor.open("/account")
-        return visitor
-
-    def test_nobody_is_asked_to_sign_in(self, visitor: "Visitor") -> None:
-        visitor.open("/account")
-        assert visitor.page.action == "/account/sign-in"
-        assert {"/account/email-sign-in", "/account/forgot-password"} <= set(visitor.page.links)
-
-    def test_it_lists_where_one_is_signed_in(self, visitor: "Visitor") -> None:
-        visitor.client.headers["User-Agent"] = "<b>Browser</b>/1"
-        visitor.open("/account/sign-in")
-        visitor.send(303, identifier=EMAIL, password=PASSWORD)
-        visitor.client.headers["User-Agent"] = "Telephone/2"
-        visitor.log_in()
-        html = visitor.open("/account")
-        assert "&lt;b&gt;Browser&lt;/b&gt;/1" in html
-        assert "Telephone/2" in html
-        assert html.count("From 203.0.113.7") == 2
-        assert html.count("this one") == 1
-
-    def test_looking_trades_no_token_and_counts_as_use(self, signed_in: "Visitor", query: Query) -> None:
-        query("UPDATE sessions SET last_used_at = last_used_at - interval '1 day' RETURNING 1")
-        before = query(
-            "SELECT counter, expires_at FROM refresh_lines JOIN sessions ON session_id = sessions.id"
-        )
-        for _ in range(3):
-            assert EMAIL in signed_in.open("/account")
-        after = query(
-            "SELECT counter, expires_at FROM refresh_lines JOIN sessions ON session_id = sessions.id"
-        )
-        assert after == before
-        assert query("SELECT 1 FROM sessions WHERE last_used_at > now() - interval '1 minute'")
-
-    def test_signing_out_ends_the_session(self, signed_in: "Visitor") -> None:
-        token = signed_in.client.cookies["__Host-auth"]
-        signed_in.send(303, scope="this")
-        assert "Max-Age=0" in signed_in.answer.headers["set-cookie"]
-        assert signed_in.client.post("/auth/refresh", json={"refresh_token": token}).status_code == 401
-        signed_in.open("/account")
-        assert signed_in.page.action == "/account/sign-in"
-
-    def test_signing_out_elsewhere_keeps_this_one(self, signed_in: "Visitor") -> None:
-        other = signed_in.log_in().json()["refresh_token"]
-        signed_in.send(303, scope="others")
-        assert signed_in.client.post("/auth/refresh", json={"refresh_token": other}).status_code == 401
-        assert EMAIL in signed_in.open("/account")
-
-    @pytest.mark.parametrize(
-        "sql",
-        [
-            "UPDATE sessions SET ended_at = now(), end_reason = 'revoked' RETURNING 1",
-            "UPDATE sessions SET expires_at = now() RETURNING 1",
-            "UPDATE sessions SET last_used_at = now() - interval '15 days' RETURNING 1",
-            "UPDATE accounts SET disabled_at = now() RETURNING 1",
-            "UPDATE refresh_lines SET counter = 2 RETURNING 1",
-        ],
-        ids=["ended", "expired", "idle", "disabled", "traded elsewhere"],
-    )
-    def test_a_session_that_is_over_loses_its_cookie(
-        self, signed_in: "Visitor", query: Query, sql: str
-    ) -> None:
-        query(sql)
-        assert EMAIL not in signed_in.open("/account")
-        assert "Max-Age=0" in signed_in.answer.headers["set-cookie"]
-
-    @pytest.mark.parametrize("value", ["", "x", "rt_" + "A" * 76])
-    def test_a_cookie_that_is_none_of_ours_is_nobody(self, visitor: "Visitor", value: str) -> None:
-        assert "Sign in" in visitor.open("/account", headers={"Cookie": f"__Host-auth={value}"})
-
-    def test_signing_out_of_nothing_is_fine(self, visitor: "Visitor") -> None:
-        answer = visitor.client.post("/account/sign-out", headers=OWN_FORM, follow_redirects=False)
-        assert answer.status_code == 303
-
-    def test_it_leads_to_the_application(self, make_visitor: MakeVisitor) -> None:
-        visitor = make_visitor(app_url="https://app.example.com/start?a=1&b=2")
-        visitor.register()
-        visitor.open("/account/sign-in")
-        visitor.send(303, identifier=EMAIL, password=PASSWORD)
-        visitor.open("/account")
-        assert "https://app.example.com/start?a=1&b=2" in visitor.page.links
-
+FORMS = [
+    route.path.replace("{passkey_id}", str(UUID(int=1)))
+    for route in router.routes
+    if isinstance(route, APIRoute) and route.methods == {"POST"}
+]
+"""Where every form of a page goes."""
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -396,24 +222,21 @@ class TestForms:
         assert answer.status_code == status
         assert ("another site" in answer.text) == (status == 403)
 
-    @pytest.mark.parametrize(
-        "page",
-        [
-            "verify-email",
-            "reset-password",
-            "sign-in",
-            "invitation",
-            "keep",
-            "forgot-password",
-            "email-sign-in",
-            "sign-out",
-        ],
-    )
-    def test_every_form_is_guarded(self, visitor: "Visitor", query: Query, page: str) -> None:
+    @pytest.mark.parametrize("path", FORMS)
+    def test_its_address_leads_to_a_page(self, visitor: "Visitor", path: str) -> None:
+        """Opened, or loaded again, after an answer that said what was wrong."""
+        visitor.sign_in()
+        answer = visitor.client.get(f"{path}?lang=fr")
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.status_code in {200, 400, 404}
+        assert '<html lang="fr">' in answer.text
+
+    @pytest.mark.parametrize("path", FORMS)
+    def test_every_form_is_guarded(self, visitor: "Visitor", query: Query, path: str) -> None:
+        visitor.sign_in()
         before = query("SELECT count(*) FROM audit_events")
-        answer = visitor.client.post(
-            f"/account/{page}", data={"email": EMAIL}, headers={"Sec-Fetch-Site": "cross-site"}
-        )
+        cross_site = {"Sec-Fetch-Site": "cross-site"}
+        answer = visitor.client.post(path, data={"email": EMAIL}, headers=cross_site, follow_redirects=False)
         assert answer.status_code == 403
         assert query("SELECT count(*) FROM audit_events") == before
 
@@ -442,6 +265,26 @@ class TestForms:
         answer = visitor.client.post("/account/sign-in", content=body, headers=headers)
         assert answer.status_code == status
 
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"Origin": "https://app.example.com", "Sec-Fetch-Site": "same-origin"}, 401),
+            ({"Origin": "https://app.example.com", "Sec-Fetch-Site": "same-site"}, 403),
+            ({"Origin": "https://app.example.com", "Sec-Fetch-Site": "none"}, 403),
+            ({"Origin": "https://app.example.com"}, 403),
+            ({"Origin": "https://other.example.com", "Sec-Fetch-Site": "same-origin"}, 403),
+        ],
+        ids=str,
+    )
+    def test_a_passkey_origin_is_ours_where_the_browser_says_so(
+        self, make_visitor: MakeVisitor, headers: dict[str, str], status: int
+    ) -> None:
+        visitor = make_visitor(
+            passkey_rp_id="example.com", passkey_origins="https://auth.example.com,https://app.example.com"
+        )
+        fields = {"identifier": EMAIL, "password": "wrong"}
+        assert visitor.client.post("/account/sign-in", data=fields, headers=headers).status_code == status
+
     def test_the_api_takes_no_form(self, client: TestClient) -> None:
         answer = client.post("/auth/login", data={"email": EMAIL, "password": PASSWORD})
         assert answer.status_code == 415
@@ -458,12 +301,28 @@ class TestHeaders:
         assert visitor.answer.headers["x-frame-options"] == "DENY"
 
     def test_a_page_may_do_next_to_nothing(self, visitor: "Visitor") -> None:
-        visitor.open("/account")
+        assert "<script" not in visitor.open("/account/forgot-password")
         assert visitor.answer.headers["content-type"] == "text/html; charset=utf-8"
         assert visitor.answer.headers["content-security-policy"] == (
             "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
             "base-uri 'none'; frame-ancestors 'none'"
         )
+
+    @pytest.mark.parametrize("path", ["/account", "/account/sign-in", "/account/security"])
+    def test_where_there_are_passkeys_it_may_run_our_script_and_no_other(
+        self, visitor: "Visitor", path: str
+    ) -> None:
+        if path == "/account/security":
+            visitor.sign_in()
+        html = visitor.open(path)
+        assert visitor.answer.headers["content-security-policy"] == (
+            "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; "
+            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+        assert html.count("<script") == 1
+        assert '<script src="/account/passkeys.js" defer></script>' in html
+        visitor.open("/account/passkeys.js")
+        assert visitor.answer.headers["content-type"] == "text/javascript; charset=utf-8"
 
     def test_the_logo_may_come_from_its_own_origin_alone(self, make_visitor: MakeVisitor) -> None:
         visitor = make_visitor(brand_logo_url="https://cdn.example.com/a/logo.svg")
@@ -511,8 +370,25 @@ class TestLanguage:
         assert "Adresse confirmée" in visitor.send()
 
 
+class TestFrontDoor:
+    @pytest.mark.parametrize("base", ["", "/id"])
+    def test_it_leads_to_the_account(self, make_visitor: MakeVisitor, base: str) -> None:
+        visitor = make_visitor(public_url=f"https://auth.example.com{base}")
+        visitor.open("/", 303)
+        assert visitor.answer.headers["location"] == f"{base}/account"
+        assert visitor.client.post("/").status_code == 405
+        assert "/" not in visitor.client.app.openapi()["paths"]  # type: ignore[attr-defined]
+
+    def test_a_lazy_application_has_it_too(self, make_resources: Callable[..., Resources]) -> None:
+        client = TestClient(create_app(make_resources(), lazy=True))
+        assert client.get("/", follow_redirects=False).headers["location"] == "/account"
+        assert client.get("/account/security", follow_redirects=False).status_code == 303
+
+
 class TestDisabled:
-    @pytest.mark.parametrize("path", ["/account", "/account/sign-in", "/account/style.css"])
+    @pytest.mark.parametrize(
+        "path", ["/", "/account", "/account/security", "/account/sign-in", "/account/style.css"]
+    )
     def test_there_is_nothing(self, make_visitor: MakeVisitor, path: str) -> None:
         visitor = make_visitor(pages_enabled=False)
         visitor.open(path, 404)

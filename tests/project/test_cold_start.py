@@ -37,7 +37,7 @@ EXPECTED = [
     "uuid6",
 ]
 """Projects of others that the cold start loads, some of them only in part: of botocore its version, of bcrypt
-what cryptography looks for. FastAPI itself loads email_validator where it is installed."""
+what cryptography looks for."""
 
 WHERE_INSTALLED = {"opentelemetry"}
 """What FastAPI loads when it is there; the tools of the tests bring it, the image does not."""
@@ -53,8 +53,10 @@ LAZY = {
     "auth_manager.pages": "likewise",
     "auth_manager.mail": "in the worker and the server alone",
     "aws_xray_sdk": "with AUTH_TRACING_ENABLED alone",
+    "OpenSSL": "with the first attestation",
     "boto3": "to read a secret from Secrets Manager; costs as much as FastAPI",
     "botocore.session": "likewise",
+    "cbor2": "with the first passkey",
     "dns": "never: addresses are not looked up",
     "email_validator": "with the first address; FastAPI would load it",
     "http.server": "never",
@@ -62,7 +64,9 @@ LAZY = {
     "passlib": "to verify an imported hash",
     "psutil": "on a laptop alone",
     "pydantic.v1": "never; FastAPI would load it",
+    "pyotp": "with the first authenticator app",
     "rich": "on the command line alone",
+    "segno": "to draw a QR code",
     "smtplib": "to send a mail",
     "typer": "on the command line alone",
     "uvicorn": "in server mode alone",
@@ -84,11 +88,16 @@ event = {
 }
 status = handler(event, None)["statusCode"]
 after_login = sorted(sys.modules)
+event["requestContext"]["http"]["path"] = "/auth/refresh"
+event["body"] = json.dumps({"refresh_token": "rt_" + "A" * 76})
+refreshed = handler(event, None)["statusCode"]
+after_refresh = sorted(sys.modules)
 event["requestContext"]["http"]["path"] = "/auth/password/forgot"
 event["headers"]["accept-language"] = "fr"
 event["body"] = json.dumps({"email": "nobody@cold.example.com"})
 forgot = handler(event, None)["statusCode"]
 print(json.dumps({"import": after_import, "login": after_login, "status": status, "forgot": forgot,
+                  "refresh": after_refresh, "refreshed": refreshed,
                   "mail": sorted(sys.modules), "frozen": frozen}))
 """
 
@@ -169,6 +178,12 @@ class TestFirstLogin:
         assert loaded["status"] == 401
         assert of_others(loaded["login"]) == of_others(loaded["import"]) | OF_ADDRESSES
         assert not (added - OF_ADDRESSES) & LAZY.keys()
+
+
+class TestFirstRefresh:
+    def test_it_adds_nothing(self, loaded: dict[str, Any]) -> None:
+        assert loaded["refreshed"] == 401
+        assert loaded["refresh"] == loaded["login"]
 
 
 class TestFirstMail:

@@ -13,8 +13,10 @@ from pydantic.fields import FieldInfo
 
 from auth_manager.entrypoints.local import FIRST_CALLS
 from auth_manager.errors import AuthError
+from auth_manager.factors.changes import Change
 from auth_manager.observability import METRICS
 from auth_manager.settings import Settings
+from auth_manager.sign_ins import EVENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src" / "auth_manager").rglob("*.py"))
@@ -182,6 +184,7 @@ class TestOperations:
     def test_each_security_event_is_documented_and_no_other(self) -> None:
         appended = string_calls(r'audit\.append\(\s*connection,\s*f?"([\w{}]+)"')
         appended -= {"logged_out_{scope}", "{purpose}_requested"}
+        appended |= {change.value for change in Change} | set(EVENTS.values())
         scopes = {"logged_out_this", "logged_out_others", "logged_out_all"}
         scopes |= {"verify_email_requested", "reset_password_requested", "email_login_requested"}
         documented = {
@@ -320,6 +323,7 @@ class TestSecurity:
         tables = (
             "Passwords and login",
             "Recovery and mail",
+            "Second factors and passkeys",
             "Sessions and authorization",
             "Tokens and keys",
             "The API",

@@ -88,7 +88,7 @@ class TestOperations:
             if parameter["in"] in {"path", "query"}
         }
 
-        assert names == {"cursor", "limit", "session_id"}
+        assert names == {"account_id", "cursor", "device_id", "limit", "passkey_id", "session_id"}
 
     def test_a_token_can_be_refused(self, operations: list[Operation]) -> None:
         with_token = [(name, operation) for name, operation in operations if operation.get("security")]

@@ -11,6 +11,7 @@ from auth_manager.errors import (
     RecentAuthenticationRequired,
     SessionEnded,
     TooManyAttempts,
+    TooManyRequests,
 )
 from auth_manager.one_time_secrets import Purpose
 from auth_manager.reauthentication.service import Reauthenticated, by_code, by_password, start
@@ -98,6 +99,39 @@ class TestByCode:
             by_code(resources, at(), claims, proof)
         with pytest.raises(SessionEnded):
             start(resources, at(), claims)
+
+    def test_an_account_asks_for_five_an_hour_whatever_its_address(self, resources: Resources) -> None:
+        person, other = Person(resources).register(), Person(resources, "other@example.com").register()
+        claims = person.claims()
+        for _ in range(4):
+            start(resources, at(), claims)
+        request = verification.change_email(resources, at(), claims, "new@example.com")
+        verification.verify_email(resources, at(), person.token(Purpose.CHANGE_EMAIL, request))
+        start(resources, at(), claims)
+
+        with pytest.raises(TooManyRequests) as caught:
+            start(resources, at(1), claims)
+        assert caught.value.retry_after == 3599
+        start(resources, at(1), other.claims())
+        assert len([mail for mail in person.mails() if mail[0] == "reauthenticate"]) == 6
+
+    def test_a_session_that_ended_counts_nothing(self, make_resources: Make) -> None:
+        """A stolen token of it keeps nobody from their mails."""
+        resources = make_resources(mails_per_recipient=1)
+        person = Person(resources).register()
+        ended = person.claims()
+        sessions.log_out(resources, at(), ended, "this")
+        for _ in range(3):
+            with pytest.raises(SessionEnded):
+                start(resources, at(), ended)
+        start(resources, at(), person.claims())
+
+    def test_two_round_trips_are_enough(self, resources: Resources) -> None:
+        person = Person(resources).register()
+        claims = person.claims()
+        before = resources.database.round_trips
+        start(resources, at(), claims)
+        assert resources.database.round_trips - before == 2
 
     def test_a_locked_account_is_refused(self, make_resources: Make) -> None:
         person = Person(make_resources(login_failures_before_delay=3)).register()

@@ -76,6 +76,11 @@ SETS: Final[dict[str, dict[str, Set]]] = {
             "MailFrom": "no-reply@example.com",
             "SmtpSecretArn": f"{_SECRET}auth-manager-prod/smtp-AbCdEf",
         },
+        "second factors": {
+            "MfaPolicy": "required",
+            "PasskeyRpId": "example.com",
+            "PasskeyOrigins": f"https://app.example.com,android:apk-key-hash:{'a' * 43}",
+        },
         "arm64": {"Architecture": "arm64"},
         "snapstart": {"SnapStart": "true"},
         "provisioned": {"ProvisionedConcurrency": 2},

@@ -116,6 +116,8 @@ class Flow:
     present: Callable[[Person, AccessClaims, Proof, Origin], object]
     lifetime: int
     """Seconds, as documented."""
+    code: bool = True
+    """Whether its mail has a code, beside or in place of the link."""
 
 
 GRACE = 14 * 86_400
@@ -126,6 +128,11 @@ def _delete(person: Person, claims: AccessClaims) -> UUID:
     [row] = person.query("SELECT id FROM one_time_secrets WHERE purpose = 'keep_account'")
     request: UUID = row["id"]
     return request
+
+
+def _token_of(proof: Proof) -> str:
+    """Present what there is in place of a token: where no code is taken, its digits are a bad token."""
+    return proof.token if proof.token is not None else proof.code or ""
 
 
 FLOWS = [
@@ -167,15 +174,17 @@ FLOWS = [
         Purpose.INVITATION,
         lambda person, _: invitations.invite(person.resources, at(), INVITED, roles=["member"]),
         lambda person, _, proof, origin: invitations.accept(
-            person.resources, origin, proof, Acceptance(NEW_PASSWORD)
+            person.resources, origin, _token_of(proof), Acceptance(NEW_PASSWORD)
         ),
         7 * 86_400,
+        code=False,
     ),
     Flow(
         Purpose.KEEP_ACCOUNT,
         _delete,
-        lambda person, _, proof, origin: erasure.keep(person.resources, origin, proof),
+        lambda person, _, proof, origin: erasure.keep(person.resources, origin, _token_of(proof)),
         GRACE,
+        code=False,
     ),
 ]
 

@@ -184,6 +184,17 @@ class TestChangeEmail:
             change_email(resources, at(), claims, NEW_EMAIL)
         assert len(person.mails()) == 1
 
+    def test_a_session_that_ended_takes_no_mail_from_the_recipient(self, make_resources: Make) -> None:
+        resources = make_resources(mails_per_recipient=1, mail_requests_per_address=1)
+        person = Person(resources).register()
+        ended = person.claims()
+        sessions.log_out(resources, at(), ended, "this")
+        for _ in range(3):
+            with pytest.raises(SessionEnded):
+                change_email(resources, at(), ended, NEW_EMAIL)
+        change_email(resources, at(1), person.claims(), NEW_EMAIL)
+        assert ("change_email", NEW_EMAIL, None) in person.mails()
+
     def test_a_disabled_account_is_refused(self, resources: Resources) -> None:
         person = Person(resources).register()
         request = change_email(resources, at(), person.claims(), NEW_EMAIL)

@@ -65,6 +65,11 @@ class UserView(BaseModel):
         )
 
 
+def user_answer(account: Account, status: int = 200) -> Answer:
+    """Render an account."""
+    return status, UserView.of(account).model_dump_json().encode()
+
+
 VerificationRequest = Annotated[
     UUID, Field(description="Present it to /auth/verify-email together with the code of the mail")
 ]
@@ -153,10 +158,6 @@ def _registered(registered: Registered) -> Answer:
     return 201, view.model_dump_json().encode()
 
 
-def _user(account: Account) -> Response:
-    return respond((200, UserView.of(account).model_dump_json().encode()))
-
-
 @router.get(
     "/auth/me",
     summary="Read your account",
@@ -165,7 +166,7 @@ def _user(account: Account) -> Response:
 )
 async def read_me(call: CurrentCall, claims: CurrentClaims) -> Response:
     """Return the account of the access token as it is now."""
-    return _user(await call(service.get_profile, claims))
+    return respond(user_answer(await call(service.get_profile, claims)))
 
 
 @router.patch(
@@ -183,4 +184,4 @@ async def change_me(body: ProfileRequest, call: CurrentCall, claims: CurrentClai
         locale=body.locale,
         attributes=body.attributes,
     )
-    return _user(await call(service.change_profile, claims, patch))
+    return respond(user_answer(await call(service.change_profile, claims, patch)))

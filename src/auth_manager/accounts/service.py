@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -16,7 +15,6 @@ from auth_manager.errors import (
     EmailTaken,
     FieldError,
     InvalidFields,
-    RecentAuthenticationRequired,
     SessionEnded,
     SignUpClosed,
     TooManyRequests,
@@ -29,6 +27,7 @@ from auth_manager.live_sessions import require_live_session
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
+from auth_manager.proofs import lifetime
 from auth_manager.rate_limits import seconds_until
 from auth_manager.resources import Resources
 from auth_manager.settings import Settings
@@ -71,6 +70,9 @@ def register(
 ) -> Registered:
     """Create an account and mail the proof of its address, in two round trips.
 
+    A recipient who got too many such mails gets none, and the account is there all the same: registering and
+    deleting it in turn would be a way to send somebody mails without end.
+
     With `require_verified_email` every well-formed registration does the same work and returns no account,
     whether the address was free or not (ASVS 6.3.8); the owner of the address learns the difference by mail.
 
@@ -86,29 +88,35 @@ def register(
     new = _new_account(resources, origin, registration, check)
     if resources.settings.require_verified_email:
         return _register_silently(resources, origin, new, record)
-    message = NewMessage(new_id(), Kind.VERIFY_EMAIL, origin.now, secret_id=new_id())
-    secret = _verification(resources, origin, new, message.secret_id or message.id)
-    registered = Registered(new.as_account(), secret.id)
+    secret_id = new_id()
+    message = NewMessage(new_id(), Kind.VERIFY_EMAIL, origin.now, secret_id=secret_id)
+    secret = _verification(resources, origin, new, secret_id)
+    registered = Registered(new.as_account(), secret_id)
     try:
         with resources.database.one_trip() as connection:
             store.insert(connection, new)
             one_time_secrets.add(connection, secret, now=origin.now)
-            outbox.add(
+            audit.append(connection, "registered", origin, account_id=new.id)
+            if record:
+                record(connection, registered)
+            mailed = outbox.add_within_limit(
                 connection,
                 message,
                 recipient=new.email,
                 account_id=new.id,
                 locale=new.locale or origin.locale,
+                key=rate_limits.recipient_key(rate_limits.REGISTRATION, new.email_normalized),
+                limit=rate_limits.recipient_limit(resources.settings),
             )
-            audit.append(connection, "registered", origin, account_id=new.id)
-            if record:
-                record(connection, registered)
     except (EmailTaken, UsernameTaken) as error:
         with resources.database.one_trip() as connection:
             audit.append(connection, "registered", origin, failure=error.code)
         log_event("registration_refused", reason=error.code)
         raise
-    resources.hand_over([message.id])
+    if mailed:
+        resources.hand_over([message.id])
+    else:
+        log_event("mail_limited", purpose=rate_limits.REGISTRATION, address=origin.address)
     count("registered")
     log_event("registered", account_id=new.id)
     return registered
@@ -134,7 +142,7 @@ def _verification(resources: Resources, origin: Origin, new: NewAccount, secret_
         email_normalized=new.email_normalized,
         details={},
         limit_key=rate_limits.account_key(new.id),
-        expires_at=origin.now + timedelta(seconds=resources.settings.verification_lifetime),
+        expires_at=origin.now + lifetime(resources.settings, Purpose.VERIFY_EMAIL),
     )
 
 
@@ -334,19 +342,3 @@ def change_profile(
     if account is None:  # deleted after the guard, in the same moment
         raise SessionEnded
     return account
-
-
-def require_recent_authentication(claims: AccessClaims, now: datetime, maximum_age: int) -> None:
-    """Refuse a sensitive step after a sign-in older than `maximum_age` seconds (RFC 9470).
-
-    Raises:
-        RecentAuthenticationRequired: with the challenge that says so.
-    """
-    if now - claims.auth_time > timedelta(seconds=maximum_age):
-        raise RecentAuthenticationRequired(
-            "Sign in again, then retry.",
-            headers={
-                "WWW-Authenticate": 'Bearer error="insufficient_user_authentication", '
-                f'error_description="A more recent authentication is required", max_age="{maximum_age}"'
-            },
-        )

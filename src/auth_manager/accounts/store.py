@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,13 @@ from auth_manager.errors import AuthError, EmailTaken, UsernameTaken
 from auth_manager.live_sessions import LEEWAY
 from auth_manager.rate_limits import Limit, account_key
 from auth_manager.tokens import AccessClaims
+
+ROLES = "ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles"
+
+FACTORS = (
+    "CASE WHEN accounts.factors_changed_at IS NULL THEN '{}' ELSE factors_of(accounts.id) END AS factors"
+)
+"""What the account can be asked for besides its first factor; most were never given one."""
 
 _INSERT = """
     INSERT INTO accounts (id, email, email_normalized, email_verified_at, username, username_normalized,
@@ -122,14 +129,12 @@ def grant_role(connection: Connection, account_id: UUID, role: str, now: datetim
 def find_by_live_session(connection: Connection, claims: AccessClaims, now: datetime) -> Account | None:
     """Return the account of a session that lives; None when it ended or the account is disabled."""
     row = connection.fetch_one(
-        """
-        SELECT accounts.*, ARRAY(SELECT role FROM account_roles
-                                 WHERE account_id = accounts.id ORDER BY role) AS roles
-        FROM sessions JOIN accounts ON accounts.id = sessions.account_id
+        f"""
+        SELECT accounts.*, {ROLES} FROM sessions JOIN accounts ON accounts.id = sessions.account_id
         WHERE sessions.id = %(session_id)s AND accounts.id = %(account_id)s
           AND sessions.ended_at IS NULL AND sessions.expires_at > GREATEST(%(now)s, now())
           AND now() < %(token_expires_at)s AND accounts.disabled_at IS NULL
-        """,
+        """,  # noqa: S608 -- a constant
         {
             "session_id": claims.sid,
             "account_id": claims.sub,
@@ -172,7 +177,7 @@ def update_profile(
         UsernameTaken: by another account.
     """
     row = connection.fetch_one(
-        """
+        f"""
         UPDATE accounts SET
             username = CASE WHEN %(set_username)s THEN %(username)s ELSE username END,
             username_normalized = CASE WHEN %(set_username)s THEN %(username_normalized)s
@@ -182,9 +187,8 @@ def update_profile(
             attributes = CASE WHEN %(set_attributes)s THEN %(attributes)s::jsonb ELSE attributes END,
             updated_at = %(now)s
         WHERE id = %(account_id)s
-        RETURNING accounts.*, ARRAY(SELECT role FROM account_roles
-                                    WHERE account_id = accounts.id ORDER BY role) AS roles
-        """,
+        RETURNING accounts.*, {ROLES}
+        """,  # noqa: S608 -- a constant
         {
             "account_id": account_id,
             "set_username": "username" in change.fields,
@@ -216,9 +220,6 @@ def upgrade_password_hash(
     )
 
 
-_ROLES = "ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles"
-
-
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """An account with what its password is checked against, and when another attempt may come (None: now)."""
@@ -226,6 +227,8 @@ class Credentials:
     account: Account
     password_hash: str = field(repr=False)
     password_changed_at: datetime
+    factors_changed_at: datetime | None
+    factors: tuple[str, ...]
     failures: int = 0
     retry_at: datetime | None = None
 
@@ -233,19 +236,31 @@ class Credentials:
 def find_credentials(connection: Connection, account_id: UUID) -> Credentials | None:
     """Return an account and its password's hash, in one round trip."""
     row = connection.fetch_one(
-        f"SELECT accounts.*, {_ROLES} FROM accounts WHERE id = %(account_id)s",  # noqa: S608 -- a constant
+        f"SELECT accounts.*, {ROLES}, {FACTORS} FROM accounts WHERE id = %(account_id)s",  # noqa: S608 -- constants
         {"account_id": account_id},
     )
-    return Credentials(account_from(row), row["password_hash"], row["password_changed_at"]) if row else None
+    return _credentials_from(row) if row else None
 
 
-def reserve_password_check(
+def _credentials_from(row: Row) -> Credentials:
+    return Credentials(
+        account=account_from(row),
+        password_hash=row["password_hash"],
+        password_changed_at=row["password_changed_at"],
+        factors_changed_at=row["factors_changed_at"],
+        factors=tuple(row["factors"]),
+        failures=row.get("reserved", 0),
+        retry_at=row.get("retry_at"),
+    )
+
+
+def reserve_attempt(
     connection: Connection, account_id: UUID, *, by_account: Limit, now: datetime
 ) -> Credentials | None:
-    """Count an attempt at an account's password and read what to check it against, in one round trip."""
+    """Count an attempt at an account's secrets and read what to check it against, in one round trip."""
     row = connection.fetch_one(
         f"""
-        SELECT accounts.*, {_ROLES}, reservation.reserved, reservation.retry_at
+        SELECT accounts.*, {ROLES}, {FACTORS}, reservation.reserved, reservation.retry_at
         FROM accounts CROSS JOIN LATERAL reserve_attempt(
             %(account_key)s, %(now)s, %(account_maximum)s, %(account_window)s, %(account_free)s,
             %(account_delay)s, %(account_delay_maximum)s
@@ -259,11 +274,7 @@ def reserve_password_check(
             **by_account.parameters("account"),
         },
     )
-    if row is None:
-        return None
-    return Credentials(
-        account_from(row), row["password_hash"], row["password_changed_at"], row["reserved"], row["retry_at"]
-    )
+    return _credentials_from(row) if row else None
 
 
 def require_enabled(
@@ -313,8 +324,13 @@ def change_email(
     )
 
 
+def later(now: datetime, before: datetime) -> datetime:
+    """Return the time of a change now: after the one before it also where our clock is slow."""
+    return max(now, before + timedelta(microseconds=1))
+
+
 def set_password_hash(connection: Connection, account_id: UUID, password_hash: str, now: datetime) -> None:
-    """Queue another password; a login that is checking the old one right now is refused."""
+    """Queue another password, changed `later`; a login that is checking the old one right now is refused."""
     connection.add(
         """
         UPDATE accounts SET password_hash = %(password_hash)s, updated_at = %(now)s,
@@ -322,6 +338,48 @@ def set_password_hash(connection: Connection, account_id: UUID, password_hash: s
         WHERE id = %(account_id)s
         """,
         {"account_id": account_id, "password_hash": password_hash, "now": now},
+    )
+
+
+def require_role(connection: Connection, account_id: UUID, role: str, *, otherwise: AuthError) -> None:
+    """Queue the guard: the round trip raises `otherwise` unless the account has the role now (ASVS 8.3.2)."""
+    connection.add(
+        """
+        SELECT require(EXISTS (
+            SELECT FROM account_roles WHERE account_id = %(account_id)s AND role = %(role)s
+        ), 'role_missing')
+        """,
+        {"account_id": account_id, "role": role},
+        refused={"role_missing": otherwise},
+    )
+
+
+def lock(connection: Connection, account_id: UUID) -> None:
+    """Queue the lock that whoever changes the account waits for, and other readers do not."""
+    connection.add("SELECT FROM accounts WHERE id = %(account_id)s FOR SHARE", {"account_id": account_id})
+
+
+def require_exists(connection: Connection, account_id: UUID, *, otherwise: AuthError) -> None:
+    """Queue the guard: the round trip raises `otherwise` unless there is such an account; locks its row."""
+    connection.add(
+        """
+        WITH account AS (SELECT FROM accounts WHERE id = %(account_id)s FOR UPDATE)
+        SELECT require(EXISTS (SELECT FROM account), 'account_not_found')
+        """,
+        {"account_id": account_id},
+        refused={"account_not_found": otherwise},
+    )
+
+
+def note_factor_change(connection: Connection, account_id: UUID, now: datetime) -> None:
+    """Queue the note that factors changed: a sign-in that is being decided right now is decided anew."""
+    connection.add(
+        """
+        UPDATE accounts SET updated_at = %(now)s,
+            factors_changed_at = GREATEST(%(now)s, factors_changed_at + interval '1 microsecond')
+        WHERE id = %(account_id)s
+        """,
+        {"account_id": account_id, "now": now},
     )
 
 
@@ -344,11 +402,8 @@ def require_password_unchanged(
 
 def fetch(connection: Connection, account_id: UUID) -> Account | None:
     """Return an account as what was queued before leaves it; sends the round trip."""
-    row = connection.fetch_one(
-        f"SELECT accounts.*, {_ROLES} FROM accounts WHERE id = %(account_id)s",  # noqa: S608 -- a constant
-        {"account_id": account_id},
-    )
-    return account_from(row) if row else None
+    credentials = find_credentials(connection, account_id)
+    return credentials.account if credentials else None
 
 
 def schedule_erasure(

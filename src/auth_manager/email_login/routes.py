@@ -3,7 +3,14 @@
 from fastapi import APIRouter, Request, Response
 
 from auth_manager.email_login import service
-from auth_manager.errors import AccountDisabled, InvalidOneTimeSecret, TooManyAttempts, TooManyRequests
+from auth_manager.errors import (
+    AccountDisabled,
+    InvalidOneTimeSecret,
+    MfaEnrolmentRequired,
+    MfaRequired,
+    TooManyAttempts,
+    TooManyRequests,
+)
 from auth_manager.sessions.routes import TokenResponse, tokens_answer
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
 from auth_manager.web.idempotent import answer_once
@@ -37,6 +44,8 @@ async def request_email_login(
         WITH_IDEMPOTENCY_KEY,
         InvalidOneTimeSecret,
         AccountDisabled,
+        MfaRequired,
+        MfaEnrolmentRequired,
         TooManyAttempts,
     ),
 )

@@ -24,9 +24,11 @@ from auth_manager.errors import AuthError, ConfigurationError
 from auth_manager.ids import new_id
 from auth_manager.invitations import service as invitations_service
 from auth_manager.login import service as login_service
+from auth_manager.mfa import service as mfa_service
 from auth_manager.resources import Resources
 from auth_manager.settings import load_settings
 from auth_manager.signing_keys import Algorithm, generate_signing_key, serialize_key_set
+from auth_manager.totp import service as totp_service
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -161,6 +163,17 @@ def keys_generate(
         output.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
+@keys_app.command("rewrap")
+def keys_rewrap() -> None:
+    """Move what is encrypted to the first of AUTH_SECRET_KEYS, so that an old one can be taken out."""
+    with _migrated_resources() as resources:
+        outcome = totp_service.rewrap_secrets(resources)
+    output.print(f"rewrapped {outcome.rewrapped}", highlight=False)
+    if outcome.unreadable:
+        errors.print(f"{outcome.unreadable} cannot be read with any of the keys", style="red")
+        raise typer.Exit(EXIT_REFUSED)
+
+
 @app.command("create-user")
 def create_user(
     email: Annotated[str, typer.Argument(help="E-mail address; counts as verified.")],
@@ -186,6 +199,14 @@ def unlock(identifier: Annotated[str, typer.Argument(help="E-mail address or use
     with _migrated_resources() as resources:
         login_service.unlock(resources, _operator(), identifier)
     output.print("unlocked")
+
+
+@app.command("reset-mfa")
+def reset_mfa(identifier: Annotated[str, typer.Argument(help="E-mail address or username.")]) -> None:
+    """Remove all second factors of an account, for an owner who lost them; its sessions end."""
+    with _migrated_resources() as resources:
+        mfa_service.reset(resources, _operator(), identifier)
+    output.print("removed; the account signs in without a second factor")
 
 
 @app.command()

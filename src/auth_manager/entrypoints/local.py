@@ -37,7 +37,9 @@ Mail leaves this machine by no transport: read it at {url}/dev/mailbox.
 
 def run(*, host: str = "127.0.0.1", port: int = 8000, state: Path = STATE) -> None:
     """Start the database, migrate it, and serve until Ctrl-C."""
-    # Until uvicorn takes the signals over, and for the database's sake: SIGTERM stops like Ctrl-C.
+    # Until uvicorn takes the signals over, and for the database's sake: SIGTERM stops like Ctrl-C, which is
+    # said outright because what is started without job control is born deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         database_url = os.environ.get("AUTH_DATABASE_URL")
@@ -52,6 +54,9 @@ def run(*, host: str = "127.0.0.1", port: int = 8000, state: Path = STATE) -> No
             "database_url": database_url,
             "mail_transport": "mailbox",
         }
+        if not {"AUTH_PUBLIC_URL", "AUTH_PASSKEY_RP_ID", "AUTH_PASSKEY_ORIGINS"} & os.environ.keys():
+            # No browser has passkeys for an IP address.
+            defaults |= {"passkey_rp_id": "localhost", "passkey_origins": f"http://localhost:{port}"}
         if not any(f"AUTH_SIGNING_KEYS{suffix}" in os.environ for suffix in ("", "_FILE", "_SECRET_ARN")):
             keys = load_or_generate_local_keys(state / "keys")
             defaults |= {"signing_keys_file": str(keys.signing_keys_file), "secret_keys": keys.secret_keys}

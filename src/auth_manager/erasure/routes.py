@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from auth_manager.erasure import service
-from auth_manager.errors import InvalidOneTimeSecret, RecentAuthenticationRequired, TooManyAttempts
+from auth_manager.errors import InvalidOneTimeSecret, RecentAuthenticationRequired
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import JSON, CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once
+from auth_manager.web.idempotent import answer_once, no_content
 from auth_manager.web.problems import WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, WITH_TOKEN, responses
-from auth_manager.web.proofs import ProofFields
+from auth_manager.web.proofs import LinkFields
 
 router = APIRouter(tags=["accounts"])
 
@@ -25,6 +25,10 @@ class Export(BaseModel):
     account: dict[str, Any]
     sessions: list[dict[str, Any]]
     devices: list[dict[str, Any]]
+    trusted_devices: list[dict[str, Any]]
+    factors: Annotated[
+        dict[str, list[dict[str, Any]]], Field(description="`totp`, `passkeys` and `recovery_codes`")
+    ]
     requests: Annotated[list[dict[str, Any]], Field(description="What was mailed to be presented")]
     messages: Annotated[list[dict[str, Any]], Field(description="Mails of the last days")]
     security_events: list[dict[str, Any]]
@@ -76,21 +80,16 @@ async def delete_me(call: CurrentCall, claims: CurrentClaims) -> Response:
     )
 
 
-def _nothing(_result: None) -> Answer:
-    return 204, b""
-
-
 @router.post(
     "/auth/me/keep",
     status_code=204,
     summary="Keep an account that is to be erased",
     response_class=Response,
-    responses=responses(
-        WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, InvalidOneTimeSecret, TooManyAttempts
-    ),
+    responses=responses(WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, InvalidOneTimeSecret),
 )
 async def keep_me(
-    body: ProofFields, request: Request, call: CurrentCall, idempotency_key: IdempotencyKey = None
+    body: LinkFields, request: Request, call: CurrentCall, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Cancel the erasure by what was mailed; then sign in as before."""
-    return await answer_once(call, request, idempotency_key, "", _nothing, service.keep, body.proof)
+    token = body.token.get_secret_value()
+    return await answer_once(call, request, idempotency_key, "", no_content, service.keep, token)

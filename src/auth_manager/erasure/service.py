@@ -7,17 +7,18 @@ from uuid import UUID
 
 from auth_manager import audit, known_devices, one_time_secrets, outbox, rate_limits
 from auth_manager.accounts import store as accounts_store
-from auth_manager.accounts.service import require_recent_authentication
 from auth_manager.audit import Origin
 from auth_manager.database import Connection, Database
 from auth_manager.errors import InvalidOneTimeSecret, SessionEnded
+from auth_manager.factors import passkeys, recovery_codes, totp, trusted_devices
+from auth_manager.factors.passkeys import Passkey
 from auth_manager.idempotency import Record
 from auth_manager.ids import new_id
-from auth_manager.live_sessions import require_live_session
+from auth_manager.live_sessions import require_step_up
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
-from auth_manager.proofs import Proof, prove
+from auth_manager.proofs import look_at
 from auth_manager.resources import Resources
 from auth_manager.sessions import store as sessions_store
 from auth_manager.tokens import AccessClaims
@@ -33,9 +34,8 @@ def export(resources: Resources, origin: Origin, claims: AccessClaims) -> dict[s
         RecentAuthenticationRequired: the sign-in is too old: a stolen token shall not take it all.
         SessionEnded: the session ended.
     """
-    require_recent_authentication(claims, origin.now, resources.settings.recent_authentication)
     with resources.database.transaction() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_step_up(connection, claims, origin.now, maximum_age=resources.settings.recent_authentication)
         audit.append(connection, "exported", origin, account_id=claims.sub, session_id=claims.sid)
         account = accounts_store.fetch(connection, claims.sub)
         if account is None:
@@ -45,12 +45,23 @@ def export(resources: Resources, origin: Origin, claims: AccessClaims) -> dict[s
             "account": asdict(account),
             "sessions": sessions_store.list_all(connection, claims.sub, limit=EXPORTED_ROWS),
             "devices": known_devices.list_of(connection, claims.sub, limit=EXPORTED_ROWS),
+            "trusted_devices": trusted_devices.list_all(connection, claims.sub, limit=EXPORTED_ROWS),
+            "factors": {
+                "totp": totp.list_of(connection, claims.sub, limit=EXPORTED_ROWS),
+                "passkeys": [_describe(passkey) for passkey in passkeys.list_of(connection, claims.sub)],
+                "recovery_codes": recovery_codes.list_of(connection, claims.sub, limit=EXPORTED_ROWS),
+            },
             "requests": one_time_secrets.list_of(connection, claims.sub, limit=EXPORTED_ROWS),
             "messages": outbox.list_of(connection, claims.sub, limit=EXPORTED_ROWS),
             "security_events": audit.list_of(connection, claims.sub, limit=EXPORTED_ROWS),
         }
     log_event("exported", account_id=claims.sub)
     return exported
+
+
+def _describe(passkey: Passkey) -> dict[str, Any]:
+    """Return what its owner can read in it; not the id by which browsers find it."""
+    return {name: value for name, value in asdict(passkey).items() if name not in {"id", "credential_id"}}
 
 
 def delete_own_account(resources: Resources, origin: Origin, claims: AccessClaims) -> datetime | None:
@@ -62,12 +73,11 @@ def delete_own_account(resources: Resources, origin: Origin, claims: AccessClaim
         RecentAuthenticationRequired: the sign-in is older than the setting allows (ASVS 7.5.1).
         SessionEnded: the session ended, or the account was disabled or deleted.
     """
-    require_recent_authentication(claims, origin.now, resources.settings.recent_authentication)
     if resources.settings.erasure_grace:
         return _schedule(resources, origin, claims)
     goodbye = new_id()
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_step_up(connection, claims, origin.now, maximum_age=resources.settings.recent_authentication)
         _erase(connection, origin, claims.sub, goodbye)
     resources.hand_over([goodbye])
     count("account_erased")
@@ -95,7 +105,7 @@ def _schedule(resources: Resources, origin: Origin, claims: AccessClaims) -> dat
         details={"erase_after": erase_after.isoformat()},
     )
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_step_up(connection, claims, origin.now, maximum_age=resources.settings.recent_authentication)
         accounts_store.schedule_erasure(connection, claims.sub, erase_after=erase_after, now=origin.now)
         sessions_store.end_sessions(connection, claims.sub, reason="account_deleted", now=origin.now)
         one_time_secrets.retire(connection, claims.sub, list(Purpose), now=origin.now)
@@ -109,20 +119,19 @@ def _schedule(resources: Resources, origin: Origin, claims: AccessClaims) -> dat
     return erase_after
 
 
-def keep(resources: Resources, origin: Origin, proof: Proof, *, record: Record[None] | None = None) -> None:
+def keep(resources: Resources, origin: Origin, token: str, *, record: Record[None] | None = None) -> None:
     """Keep an account whose erasure was scheduled; its owner then signs in as before.
+
+    By the token alone: its mail has no code.
 
     Raises:
         InvalidOneTimeSecret: used, expired, foreign; or nothing is scheduled.
-        TooManyAttempts: as for proofs.prove.
     """
-    secret = prove(resources, origin, proof, Purpose.KEEP_ACCOUNT)
+    secret = look_at(resources, origin, token, Purpose.KEEP_ACCOUNT)
     if secret.account_id is None:
         raise InvalidOneTimeSecret
     with resources.database.one_trip() as connection:
         one_time_secrets.use(connection, secret.id, use_id=new_id(), now=origin.now)
-        if proof.code is not None:
-            rate_limits.give_back(connection, secret.limit_key)
         accounts_store.cancel_erasure(
             connection,
             secret.account_id,
@@ -161,5 +170,5 @@ def _erase(connection: Connection, origin: Origin, account_id: UUID, goodbye: UU
         locale=origin.locale,
         keep=True,
     )
-    rate_limits.clear(connection, rate_limits.account_key(account_id))
+    rate_limits.clear_account(connection, account_id)
     accounts_store.delete(connection, account_id)

@@ -1,34 +1,30 @@
 """POST /auth/invitations/accept."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, SecretStr
 
-from auth_manager.accounts import Account
-from auth_manager.accounts.routes import DisplayName, Username, UserView
-from auth_manager.errors import EmailTaken, InvalidOneTimeSecret, TooManyAttempts, UsernameTaken
+from auth_manager.accounts.routes import DisplayName, Username, UserView, user_answer
+from auth_manager.errors import EmailTaken, InvalidOneTimeSecret, UsernameTaken
 from auth_manager.invitations import service
 from auth_manager.invitations.service import Acceptance
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once
+from auth_manager.web.idempotent import answer_once
 from auth_manager.web.problems import WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, responses
-from auth_manager.web.proofs import Locale, ProofFields
+from auth_manager.web.proofs import LinkFields, Locale
 
 router = APIRouter(tags=["accounts"])
 
 
-class AcceptanceRequest(ProofFields):
+class AcceptanceRequest(LinkFields):
     """What an invited person chooses, and the invitation."""
 
     password: Annotated[SecretStr, Field(examples=["SecurePass123!"])]
     username: Username | None = None
     display_name: DisplayName | None = None
     locale: Locale | None = None
-
-
-def _user(account: Account) -> Answer:
-    return 201, UserView.of(account).model_dump_json().encode()
 
 
 @router.post(
@@ -43,7 +39,6 @@ def _user(account: Account) -> Answer:
         InvalidOneTimeSecret,
         EmailTaken,
         UsernameTaken,
-        TooManyAttempts,
     ),
 )
 async def accept_invitation(
@@ -56,6 +51,6 @@ async def accept_invitation(
         display_name=body.display_name,
         locale=body.locale,
     )
-    return await answer_once(
-        call, request, idempotency_key, "", _user, service.accept, body.proof, acceptance
-    )
+    token = body.token.get_secret_value()
+    created = partial(user_answer, status=201)
+    return await answer_once(call, request, idempotency_key, "", created, service.accept, token, acceptance)

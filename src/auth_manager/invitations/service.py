@@ -10,13 +10,13 @@ from auth_manager.accounts import service as accounts_service
 from auth_manager.accounts import store as accounts_store
 from auth_manager.accounts.service import Registration
 from auth_manager.audit import Origin
-from auth_manager.errors import EmailTaken, InvalidFields, InvalidOneTimeSecret, UsernameTaken
+from auth_manager.errors import EmailTaken, InvalidOneTimeSecret
 from auth_manager.idempotency import Record
 from auth_manager.ids import new_id
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
-from auth_manager.proofs import Proof, give_back, lifetime, parse_email, prove
+from auth_manager.proofs import lifetime, look_at, parse_email
 from auth_manager.resources import Resources
 
 
@@ -80,20 +80,21 @@ def invite(
 def accept(
     resources: Resources,
     origin: Origin,
-    proof: Proof,
+    token: str,
     acceptance: Acceptance,
     *,
     record: Record[Account] | None = None,
 ) -> Account:
     """Create the account of an invitation, verified and with its roles, in two round trips.
 
+    By the token alone: its mail has no code.
+
     Raises:
         InvalidOneTimeSecret: used, expired, foreign.
         InvalidFields: a field breaks a rule; the invitation stays good.
         UsernameTaken, EmailTaken: by another account; the invitation stays good.
-        TooManyAttempts: as for proofs.prove.
     """
-    secret = prove(resources, origin, proof, Purpose.INVITATION)
+    secret = look_at(resources, origin, token, Purpose.INVITATION)
     if secret.email is None:
         raise InvalidOneTimeSecret
     registration = Registration(
@@ -104,23 +105,16 @@ def accept(
         locale=acceptance.locale,
     )
     roles = tuple(str(role) for role in secret.details.get("roles", ()))
-    try:
-        new = accounts_service.prepare_verified(resources, origin, registration)
-        account = new.as_account(roles=roles)
-        with resources.database.one_trip() as connection:
-            one_time_secrets.use(connection, secret.id, use_id=new_id(), now=origin.now)
-            if proof.code is not None:
-                rate_limits.give_back(connection, secret.limit_key)
-            accounts_store.insert(connection, new)
-            for role in roles:
-                accounts_store.grant_role(connection, new.id, role, origin.now)
-            audit.append(connection, "registered_by_invitation", origin, account_id=new.id)
-            if record:
-                record(connection, account)
-    except (InvalidFields, EmailTaken, UsernameTaken):
-        if proof.code is not None:
-            give_back(resources, secret)
-        raise
+    new = accounts_service.prepare_verified(resources, origin, registration)
+    account = new.as_account(roles=roles)
+    with resources.database.one_trip() as connection:
+        one_time_secrets.use(connection, secret.id, use_id=new_id(), now=origin.now)
+        accounts_store.insert(connection, new)
+        for role in roles:
+            accounts_store.grant_role(connection, new.id, role, origin.now)
+        audit.append(connection, "registered_by_invitation", origin, account_id=new.id)
+        if record:
+            record(connection, account)
     count("registered")
     log_event("registered", account_id=new.id, invited=True)
     return account

@@ -5,7 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from auth_manager.errors import AccountDisabled, EmailNotVerified, InvalidCredentials, TooManyAttempts
+from auth_manager.errors import (
+    AccountDisabled,
+    EmailNotVerified,
+    InvalidCredentials,
+    MfaEnrolmentRequired,
+    MfaRequired,
+    TooManyAttempts,
+)
 from auth_manager.login import service
 from auth_manager.sessions.routes import TokenResponse, tokens_answer
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
@@ -31,6 +38,9 @@ class LoginRequest(BaseModel):
     username: Identifier | None = None
     identifier: Identifier | None = None
     password: Annotated[SecretStr, Field(examples=["SecurePass123!"])]
+    device_token: Annotated[
+        SecretStr | None, Field(max_length=256, description="Of a trusted device: instead of a second factor")
+    ] = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "LoginRequest":
@@ -55,6 +65,8 @@ class LoginRequest(BaseModel):
         InvalidCredentials,
         AccountDisabled,
         EmailNotVerified,
+        MfaRequired,
+        MfaEnrolmentRequired,
         TooManyAttempts,
     ),
 )
@@ -71,4 +83,5 @@ async def log_in(
         service.log_in,
         identifier=body.who,
         password=body.password.get_secret_value(),
+        device_token=body.device_token.get_secret_value() if body.device_token else None,
     )

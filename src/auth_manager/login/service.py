@@ -4,11 +4,12 @@ Every outcome costs the same: an unknown identifier is looked up, counted, hashe
 audit trail like a known one (ASVS 6.3.8).
 """
 
-from datetime import timedelta
+from uuid import UUID
 
-from auth_manager import audit, known_devices, lockouts, rate_limits
+from auth_manager import audit, lockouts, rate_limits
 from auth_manager.accounts import store as accounts_store
 from auth_manager.audit import Origin
+from auth_manager.database import Connection
 from auth_manager.errors import (
     AccountDisabled,
     AuthError,
@@ -17,21 +18,15 @@ from auth_manager.errors import (
     NotFound,
     TooManyAttempts,
 )
+from auth_manager.factors import trusted_devices
 from auth_manager.idempotency import Record
-from auth_manager.identifiers import normalize_email, normalize_username
+from auth_manager.identifiers import parse_identifier
 from auth_manager.login import store
 from auth_manager.login.store import Attempt
 from auth_manager.observability import count, log_event
-from auth_manager.rate_limits import Limit
 from auth_manager.resources import Resources
-from auth_manager.sessions import store as sessions_store
-from auth_manager.sessions.service import TokenGrant, issue_tokens, new_session
-from auth_manager.settings import Settings
-
-PASSWORD_AMR = ("pwd",)
-"""RFC 8176."""
-SINGLE_FACTOR_ACR = "aal1"
-"""NIST SP 800-63B authentication assurance level 1."""
+from auth_manager.sessions.service import TokenGrant
+from auth_manager.sign_ins import FirstFactor, FirstMethod, sign_in
 
 
 def log_in(
@@ -40,16 +35,20 @@ def log_in(
     *,
     identifier: str,
     password: str,
+    device_token: str | None = None,
     record: Record[TokenGrant] | None = None,
 ) -> TokenGrant:
-    """Check a password and open a session.
+    """Check a password and open a session, or ask for the second factor.
+
+    `device_token` is what an earlier sign-in left on a trusted device: it stands for the second factor.
 
     Raises:
         TooManyAttempts: too many failures of this account, or from this address; nothing was checked.
         InvalidCredentials: no such account, or another password.
-        AccountDisabled, EmailNotVerified: only after the right password.
+        AccountDisabled, EmailNotVerified, MfaRequired, MfaEnrolmentRequired: only after the right password.
     """
-    attempt = _reserve(resources, origin, identifier)
+    device_id = trusted_devices.parse_token(resources.secret_keys, device_token)
+    attempt = _reserve(resources, origin, identifier, device_id)
     verification = resources.passwords.verify_and_upgrade(password, attempt.password_hash)
     account = attempt.account
     if account is None or attempt.password_changed_at is None or not verification.ok:
@@ -63,33 +62,40 @@ def log_in(
         # Counted like a guess: otherwise the limit would tell what the answer does not.
         raise _fail(resources, origin, attempt, InvalidCredentials(), guessed=True)
 
-    session, line = new_session(resources, origin, account.id, amr=PASSWORD_AMR, acr=SINGLE_FACTOR_ACR)
-    tokens = issue_tokens(resources, origin, session=session, line=line, account=account)
+    password_changed_at = attempt.password_changed_at
+
+    def upgrade(connection: Connection) -> None:
+        if verification.new_hash:
+            accounts_store.upgrade_password_hash(
+                connection,
+                account.id,
+                new_hash=verification.new_hash,
+                password_changed_at=password_changed_at,
+            )
+
+    first = FirstFactor(
+        account=account,
+        password_changed_at=password_changed_at,
+        factors_changed_at=attempt.factors_changed_at,
+        factors=attempt.factors,
+        method=FirstMethod.PASSWORD,
+        trusted_device=device_id if attempt.trusts_device else None,
+    )
     try:
-        with resources.database.one_trip() as connection:
-            rate_limits.give_back(connection, _address_key(origin))
-            rate_limits.clear(connection, rate_limits.account_key(account.id))
-            if verification.new_hash:
-                accounts_store.upgrade_password_hash(
-                    connection,
-                    account.id,
-                    new_hash=verification.new_hash,
-                    password_changed_at=attempt.password_changed_at,
-                )
-            sessions_store.insert(connection, session, line, password_changed_at=attempt.password_changed_at)
-            known_devices.greet(connection, resources.settings, origin, account.id)
-            audit.append(connection, "logged_in", origin, account_id=account.id, session_id=session.id)
-            if record:
-                record(connection, tokens)
+        return sign_in(
+            resources,
+            origin,
+            first,
+            before=lambda connection: rate_limits.give_back(connection, _address_key(origin)),
+            writes=upgrade,
+            record=record,
+        )
     except InvalidCredentials as error:  # the account changed while the password was being checked
         raise _fail(resources, origin, attempt, error, guessed=True) from None
-    count("login_succeeded")
-    log_event("login_succeeded", account_id=account.id, session_id=session.id)
-    return tokens
 
 
-def _reserve(resources: Resources, origin: Origin, identifier: str) -> Attempt:
-    email, username = _normalize(identifier)
+def _reserve(resources: Resources, origin: Origin, identifier: str, device_id: UUID | None) -> Attempt:
+    email, username = parse_identifier(identifier)
     with resources.database.one_trip() as connection:
         attempt = store.reserve_attempt(
             connection,
@@ -97,8 +103,9 @@ def _reserve(resources: Resources, origin: Origin, identifier: str) -> Attempt:
             username_normalized=username,
             address_key=_address_key(origin),
             unknown_key=rate_limits.unknown_key(email or username or identifier),
-            by_address=_address_limit(resources.settings),
+            by_address=rate_limits.sign_in_limit(resources.settings),
             by_account=rate_limits.account_limit(resources.settings),
+            device_id=device_id,
             now=origin.now,
         )
     if attempt.retry_at is not None:
@@ -127,24 +134,8 @@ def _fail(
     return error
 
 
-def _normalize(identifier: str) -> tuple[str | None, str | None]:
-    """Return the e-mail or the username to look for; neither for text that can be no identifier."""
-    try:
-        if "@" in identifier:
-            return normalize_email(identifier), None
-        return None, normalize_username(identifier)
-    except ValueError:
-        return None, None
-
-
 def _address_key(origin: Origin) -> str:
     return rate_limits.address_key("login", origin.address)
-
-
-def _address_limit(settings: Settings) -> Limit:
-    return Limit(
-        maximum=settings.login_attempts_per_address, window=timedelta(seconds=settings.login_address_window)
-    )
 
 
 def unlock(resources: Resources, origin: Origin, identifier: str) -> None:
@@ -153,10 +144,10 @@ def unlock(resources: Resources, origin: Origin, identifier: str) -> None:
     Raises:
         NotFound: nobody has this identifier.
     """
-    email, username = _normalize(identifier)
+    email, username = parse_identifier(identifier)
     with resources.database.transaction() as connection:
         account_id = accounts_store.find_id(connection, email_normalized=email, username_normalized=username)
         if account_id is None:
             raise NotFound("No account has this e-mail address or username.")
-        rate_limits.clear(connection, rate_limits.account_key(account_id))
+        rate_limits.clear_account(connection, account_id)
         audit.append(connection, "account_unlocked", origin, account_id=account_id)

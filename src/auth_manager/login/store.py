@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from auth_manager.accounts import Account
-from auth_manager.accounts.store import account_from
+from auth_manager.accounts.store import FACTORS, account_from
 from auth_manager.database import Connection
 from auth_manager.rate_limits import Limit, account_key_prefix
 
@@ -15,11 +16,15 @@ class Attempt:
 
     `account` is None for an identifier that nobody has, which is counted like any other. `failures` are the
     consecutive ones of the account, this reservation included. `retry_at` is None when it may go ahead.
+    `trusts_device` tells whether the device that was named is the account's, and still trusted.
     """
 
     account: Account | None
     password_hash: str | None = field(repr=False)
     password_changed_at: datetime | None
+    factors_changed_at: datetime | None
+    factors: tuple[str, ...]
+    trusts_device: bool
     failures: int
     retry_at: datetime | None
 
@@ -33,6 +38,7 @@ def reserve_attempt(
     unknown_key: str,
     by_address: Limit,
     by_account: Limit,
+    device_id: UUID | None,
     now: datetime,
 ) -> Attempt:
     """Count this attempt against its address and its account, and read the account, in one round trip.
@@ -42,12 +48,18 @@ def reserve_attempt(
     key exists only where the address may go ahead (a condition of the join would be checked after the call).
     """
     row = connection.fetch_one(
-        """
+        f"""
         SELECT account.*, COALESCE(of_account.retry_at, of_address.retry_at) AS retry_at, of_account.reserved
         FROM (SELECT) AS one
         LEFT JOIN LATERAL (
             SELECT accounts.*, ARRAY(SELECT role FROM account_roles
-                                     WHERE account_id = accounts.id ORDER BY role) AS roles
+                                     WHERE account_id = accounts.id ORDER BY role) AS roles,
+                   {FACTORS}, EXISTS (
+                       SELECT FROM trusted_devices
+                       WHERE id = %(device_id)s AND account_id = accounts.id
+                         AND expires_at > GREATEST(%(now)s, now())
+                         AND trusted_devices.password_changed_at = accounts.password_changed_at
+                   ) AS trusts_device
             FROM accounts
             WHERE email_normalized = %(email)s OR username_normalized = %(username)s
             LIMIT 1
@@ -68,13 +80,14 @@ def reserve_attempt(
                 %(account_delay)s, %(account_delay_maximum)s
             ) AS reservation
         ) AS of_account ON true
-        """,
+        """,  # noqa: S608 -- a constant
         {
             "email": email_normalized,
             "username": username_normalized,
             "address_key": address_key,
             "account_key_prefix": account_key_prefix(),
             "unknown_key": unknown_key,
+            "device_id": device_id,
             "now": now,
             **by_address.parameters("address"),
             **by_account.parameters("account"),
@@ -87,6 +100,9 @@ def reserve_attempt(
         account=account_from(row) if known else None,
         password_hash=row["password_hash"],
         password_changed_at=row["password_changed_at"],
+        factors_changed_at=row["factors_changed_at"],
+        factors=tuple(row["factors"] or ()),
+        trusts_device=bool(row["trusts_device"]),
         failures=row["reserved"] or 0,
         retry_at=row["retry_at"],
     )

@@ -21,6 +21,7 @@ from auth_manager.errors import ConfigurationError
 from auth_manager.mail import Email, MailRefused
 from auth_manager.one_time_secrets import OneTimeSecrets, Purpose
 from auth_manager.outbox import Kind, OutboxMessage
+from auth_manager.proofs import lifetime
 from auth_manager.settings import Settings
 
 Locale = Literal["en", "fr"]
@@ -58,19 +59,29 @@ class _Carried:
 
     purpose: Purpose
     page: str | None
-    lifetime: str
     code: bool = True
 
 
 _CARRIED = {
-    Kind.VERIFY_EMAIL: _Carried(Purpose.VERIFY_EMAIL, "verify-email", "verification_lifetime"),
-    Kind.CHANGE_EMAIL: _Carried(Purpose.CHANGE_EMAIL, "verify-email", "verification_lifetime"),
-    Kind.RESET_PASSWORD: _Carried(Purpose.RESET_PASSWORD, "reset-password", "reset_lifetime"),
-    Kind.EMAIL_LOGIN: _Carried(Purpose.EMAIL_LOGIN, "sign-in", "email_login_lifetime"),
-    Kind.REAUTHENTICATE: _Carried(Purpose.REAUTHENTICATE, None, "email_login_lifetime"),
-    Kind.INVITATION: _Carried(Purpose.INVITATION, "invitation", "invitation_lifetime", code=False),
-    Kind.ERASURE_SCHEDULED: _Carried(Purpose.KEEP_ACCOUNT, "keep", "erasure_grace", code=False),
+    Kind.VERIFY_EMAIL: _Carried(Purpose.VERIFY_EMAIL, "verify-email"),
+    Kind.CHANGE_EMAIL: _Carried(Purpose.CHANGE_EMAIL, "verify-email"),
+    Kind.RESET_PASSWORD: _Carried(Purpose.RESET_PASSWORD, "reset-password"),
+    Kind.EMAIL_LOGIN: _Carried(Purpose.EMAIL_LOGIN, "sign-in"),
+    Kind.REAUTHENTICATE: _Carried(Purpose.REAUTHENTICATE, None),
+    Kind.INVITATION: _Carried(Purpose.INVITATION, "invitation", code=False),
+    Kind.ERASURE_SCHEDULED: _Carried(Purpose.KEEP_ACCOUNT, "keep", code=False),
 }
+
+CHANGES = (
+    "totp_added",
+    "totp_removed",
+    "passkey_added",
+    "passkey_removed",
+    "recovery_codes_made",
+    "recovery_code_used",
+    "mfa_reset",
+)
+"""What a mail can say that happened to an account's factors; what is not here is a change like any."""
 
 _SAMPLES: tuple[dict[str, Any], ...] = (
     {},
@@ -82,7 +93,9 @@ _SAMPLES: tuple[dict[str, Any], ...] = (
         "new_email_masked": "n…@example.com",
         "erase_after": "2026-01-02T03:04:05Z",
         "invited_by": "Ada",
+        "name": "Security key",
     },
+    *({"change": change} for change in CHANGES),
 )
 
 
@@ -148,8 +161,8 @@ class Composer:
         if message.kind is Kind.ERASURE_SCHEDULED and "erase_after" in message.details:
             return datetime.fromisoformat(message.details["erase_after"])
         carried = _CARRIED.get(message.kind) if message.secret_id else None
-        lifetime = timedelta(seconds=getattr(self._settings, carried.lifetime)) if carried else GIVE_UP_AFTER
-        return message.created_at + lifetime
+        useful = lifetime(self._settings, carried.purpose) if carried else GIVE_UP_AFTER
+        return message.created_at + useful
 
     def _render(self, message: OutboxMessage, expires_at: datetime) -> tuple[str, str, str]:
         locale = _choose_locale(message.locale, self._settings.default_locale)
@@ -178,8 +191,9 @@ class Composer:
             "expires_at": None,
             "at": _say_detail_time(details.get("at"), locale),
             "erase_after": _say_detail_time(details.get("erase_after"), locale),
+            "change": details.get("change") if details.get("change") in CHANGES else None,
         }
-        for name in ("address", "user_agent", "failures", "new_email_masked", "invited_by"):
+        for name in ("address", "user_agent", "failures", "new_email_masked", "invited_by", "name"):
             facts[name] = _plain(details[name]) if details.get(name) is not None else None
         carried = _CARRIED.get(message.kind)
         if message.secret_id and carried:

@@ -1,1 +1,1 @@
-"""Pages for the links in mails, and for a team without a front end: server-rendered, without JavaScript."""
+"""Pages for the links in mails, and for a team without a front end; a script serves passkeys alone."""

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from auth_manager.errors import AuthError
-from auth_manager.pages.browser import origin_of
-from auth_manager.settings import Settings
+from auth_manager.settings import Settings, origin_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,7 +41,13 @@ def _environment() -> "Environment":
 
 
 def render_page(
-    settings: Settings, template: str, *, locale: Locale, error: AuthError | None = None, **values: object
+    settings: Settings,
+    template: str,
+    *,
+    locale: Locale,
+    error: AuthError | None = None,
+    script: bool = False,
+    **values: object,
 ) -> str:
     """Return the HTML of a page.
 
@@ -51,6 +56,7 @@ def render_page(
         template: a file's name, without `.html`.
         locale: the language.
         error: what went wrong with the form before, said at its top and beside its fields.
+        script: whether the page has the script.
         values: what else the template wants.
     """
     texts = read_texts(locale)
@@ -65,6 +71,9 @@ def render_page(
             app_url=settings.app_url,
             base=urlsplit(settings.public_url).path,
             minimum=settings.password_minimum_length,
+            script=script,
+            is_local=settings.is_local,
+            passkey_origins=[o for o in settings.relying_party_origins if o.startswith("http")],
             message=_say(error, texts) if error else "",
             field_errors=_say_of_fields(error, texts, settings) if error else {},
             **values,
@@ -120,10 +129,19 @@ def _linear(channel: float) -> float:
     return channel / 12.92 if channel <= _LINEAR_UNTIL else ((channel + 0.055) / 1.055) ** 2.4
 
 
-def content_security_policy(settings: Settings) -> str:
-    """Return what a page may load and do: our style sheet, our logo, forms to ourselves; no script at all."""
+def render_script() -> str:
+    """Return the one script, which the pages have that can use a passkey."""
+    return (_HERE / "templates" / "passkeys.js").read_text(encoding="utf-8")
+
+
+def content_security_policy(settings: Settings, *, script: bool = False) -> str:
+    """Return what a page may load and do: our style sheet, our logo, forms to ourselves.
+
+    With `script` also our own script files, which may call us; nothing inline, no eval.
+    """
     logo = f" {origin_of(settings.brand_logo_url)}" if settings.brand_logo_url else ""
+    scripts = "script-src 'self'; connect-src 'self'; " if script else ""
     return (
-        f"default-src 'none'; style-src 'self'; img-src 'self'{logo}; form-action 'self'; "
+        f"default-src 'none'; {scripts}style-src 'self'; img-src 'self'{logo}; form-action 'self'; "
         "base-uri 'none'; frame-ancestors 'none'"
     )

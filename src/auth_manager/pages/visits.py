@@ -4,12 +4,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from fastapi import Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
-from auth_manager.errors import AuthError
+from auth_manager.errors import AuthError, NotFound, RecentAuthenticationRequired, SessionEnded
 from auth_manager.pages import browser
 from auth_manager.pages.rendering import LOCALES, Locale, content_security_policy, render_page
 from auth_manager.settings import Settings
@@ -44,19 +46,33 @@ class Visit:
         """Return a field of the form, empty when it is not there; fields that nobody asks for are ignored."""
         return self.form.get(name, "")
 
-    def page(self, template: str, *, error: AuthError | None = None, **values: object) -> Response:
-        """Answer with a page, and with an error's status."""
+    def id(self, name: str) -> UUID:
+        """Return a field that is an id.
+
+        Raises:
+            NotFound: it is none.
+        """
+        try:
+            return UUID(self.field(name))
+        except ValueError:
+            raise NotFound from None
+
+    def page(
+        self, template: str, *, error: AuthError | None = None, script: bool = False, **values: object
+    ) -> Response:
+        """Answer with a page, and with an error's status; `script` where a passkey can be used."""
         html = render_page(
             self.settings,
             template,
             locale=self.locale,
             error=error,
+            script=script,
             suffix=f"?lang={self.chosen}" if self.chosen else "",
             token=self.token,
             languages=self.request.method == "GET",
             **values,
         )
-        headers = {"Content-Security-Policy": content_security_policy(self.settings)}
+        headers = {"Content-Security-Policy": content_security_policy(self.settings, script=script)}
         if error and error.status == 401:  # noqa: PLR2004 -- RFC 9110 section 11.6.1: never without a challenge
             headers["WWW-Authenticate"] = "Bearer"
         if error and error.retry_after is not None:
@@ -92,11 +108,18 @@ async def receive_visit(request: Request) -> Visit:
     """
     if request.method != "POST":
         return await open_visit(request)
-    browser.require_own_form(request.headers, request.app.state.resources.settings.public_url)
+    browser.require_own_form(request.headers, request.app.state.resources.settings)
     return await open_visit(request, form=strict_form.parse(await request.body()))
 
 
 CurrentVisit = Annotated[Visit, Depends(receive_visit)]
+
+
+_FIRST: dict[type[AuthError], str] = {
+    RecentAuthenticationRequired: "/account/security/confirm",
+    SessionEnded: "/account",
+}
+"""Where a person goes who must do something else first; then they come back, and repeat the click."""
 
 
 class PageRoute(APIRoute):
@@ -109,7 +132,11 @@ class PageRoute(APIRoute):
         async def answer(request: Request) -> Response:
             try:
                 return await handle(request)
-            except AuthError as error:
-                return (await open_visit(request)).page("problem", error=error)
+            except (AuthError, RequestValidationError) as error:
+                visit = await open_visit(request)
+                if not isinstance(error, AuthError):  # an address with an id that is none
+                    return visit.page("problem", error=NotFound())
+                first = _FIRST.get(type(error))
+                return visit.go(first) if first else visit.page("problem", error=error)
 
         return answer

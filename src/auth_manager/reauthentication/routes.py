@@ -1,12 +1,13 @@
 """POST /auth/reauthenticate, /auth/reauthenticate/mail."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from auth_manager.errors import InvalidOneTimeSecret, TooManyAttempts, TooManyRequests
+from auth_manager.errors import InvalidOneTimeSecret, MfaRequired, TooManyAttempts, TooManyRequests
+from auth_manager.factors.checks import Presented
 from auth_manager.proofs import Proof
 from auth_manager.reauthentication import service
 from auth_manager.reauthentication.service import Reauthenticated
@@ -19,12 +20,57 @@ from auth_manager.web.proofs import MailAccepted, mail_accepted
 router = APIRouter(tags=["sessions"])
 
 
-class ReauthenticateRequest(BaseModel):
-    """The password; or the code of a mail, with its request."""
+ONE_FACTOR: tuple[dict[str, Any], ...] = (
+    {"required": ["totp"]},
+    {"required": ["recovery_code"]},
+    {"required": ["passkey", "passkey_request"]},
+)
+"""What FactorFields take, for the `oneOf` of a schema."""
+
+
+class FactorFields(BaseModel):
+    """How a client presents a second factor, here and at /auth/login/mfa."""
+
+    totp: Annotated[
+        SecretStr | None, Field(max_length=16, description="Six digits, from an authenticator app")
+    ] = None
+    recovery_code: Annotated[SecretStr | None, Field(max_length=32)] = None
+    passkey: Annotated[
+        dict[str, Any] | None,
+        Field(description="What `navigator.credentials.get()` returned, as `toJSON()` writes it"),
+    ] = None
+    passkey_request: Annotated[
+        UUID | None, Field(description="From the answer of /auth/passkeys/authentication/options")
+    ] = None
+
+    @property
+    def given_factors(self) -> list[bool]:
+        """Tell for each factor whether it is there."""
+        if (self.passkey is None) != (self.passkey_request is None):
+            raise ValueError("Give passkey together with passkey_request.")
+        return [self.totp is not None, self.recovery_code is not None, self.passkey is not None]
+
+    @property
+    def presented(self) -> Presented | None:
+        """What is presented, None when no factor is."""
+        if not any(self.given_factors):
+            return None
+        return Presented(
+            totp=self.totp.get_secret_value() if self.totp else None,
+            recovery_code=self.recovery_code.get_secret_value() if self.recovery_code else None,
+            passkey=self.passkey,
+            passkey_request=self.passkey_request,
+        )
+
+
+class ReauthenticateRequest(FactorFields):
+    """The password; the code of a mail, with its request; or, where the account has them, a second factor."""
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"oneOf": [{"required": ["password"]}, {"required": ["request", "code"]}]},
+        json_schema_extra={
+            "oneOf": [{"required": ["password"]}, {"required": ["request", "code"]}, *ONE_FACTOR]
+        },
     )
 
     password: SecretStr | None = None
@@ -33,9 +79,11 @@ class ReauthenticateRequest(BaseModel):
 
     @model_validator(mode="after")
     def _exactly_one_form(self) -> "ReauthenticateRequest":
-        given = (self.password is not None, self.request is not None, self.code is not None)
-        if given not in {(True, False, False), (False, True, True)}:
-            raise ValueError("Give either password, or request and code.")
+        mailed = self.request is not None and self.code is not None
+        partly = self.request is not None or self.code is not None
+        forms = [self.password is not None, mailed, *self.given_factors]
+        if forms.count(True) != 1 or partly != mailed:
+            raise ValueError("Give either password, or request and code, or one second factor.")
         return self
 
 
@@ -59,7 +107,13 @@ def _token(renewed: Reauthenticated) -> Answer:
     summary="Authenticate again",
     response_model=ReauthenticatedResponse,
     responses=responses(
-        WITH_TOKEN, WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, InvalidOneTimeSecret, TooManyAttempts
+        WITH_TOKEN,
+        WITH_BODY,
+        WITH_DATABASE,
+        WITH_IDEMPOTENCY_KEY,
+        InvalidOneTimeSecret,
+        MfaRequired,
+        TooManyAttempts,
     ),
 )
 async def reauthenticate(
@@ -80,6 +134,10 @@ async def reauthenticate(
             service.by_password,
             claims,
             body.password.get_secret_value(),
+        )
+    if presented := body.presented:
+        return await answer_once(
+            call, request, idempotency_key, str(claims.sid), _token, service.by_factor, claims, presented
         )
     proof = Proof(request=body.request, code=body.code.get_secret_value() if body.code else None)
     return await answer_once(

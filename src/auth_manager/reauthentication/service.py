@@ -1,19 +1,26 @@
 """Authenticating again within a session, before a sensitive step (ASVS 7.5.1, RFC 9470)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from auth_manager import audit, lockouts, one_time_secrets, outbox, rate_limits
 from auth_manager.accounts import store as accounts_store
 from auth_manager.accounts.store import Credentials
 from auth_manager.audit import Origin
+from auth_manager.database import Connection
 from auth_manager.errors import (
     FieldError,
+    InvalidFactor,
     InvalidFields,
     InvalidOneTimeSecret,
+    MfaRequired,
     SessionEnded,
     TooManyAttempts,
 )
+from auth_manager.factors import MULTI_FACTOR_ACR, SINGLE_FACTOR_ACR, changes, checks
+from auth_manager.factors.checks import Presented
 from auth_manager.idempotency import Record
 from auth_manager.ids import new_id
 from auth_manager.live_sessions import require_live_session
@@ -56,7 +63,7 @@ def check_password(
     """
     with resources.database.one_trip() as connection:
         require_live_session(connection, claims, origin.now)
-        credentials = accounts_store.reserve_password_check(
+        credentials = accounts_store.reserve_attempt(
             connection, claims.sub, by_account=rate_limits.account_limit(resources.settings), now=origin.now
         )
     if credentials is None:
@@ -83,18 +90,13 @@ def check_password(
 def start(
     resources: Resources, origin: Origin, claims: AccessClaims, *, record: Record[UUID] | None = None
 ) -> UUID:
-    """Mail a code to who is signed in, for those who have no password; return its request.
+    """Mail a code to who is signed in, for those who have no password; return its request. Two round trips.
 
     Raises:
         TooManyRequests: too many mails.
         SessionEnded: the session ended.
     """
-    with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
-        account = accounts_store.fetch(connection, claims.sub)
-    if account is None:
-        raise SessionEnded
-    reserve_mail(resources, origin, Purpose.REAUTHENTICATE, str(claims.sub))
+    reserve_mail(resources, origin, Purpose.REAUTHENTICATE, str(claims.sub), claims=claims)
     secret = OneTimeSecret(
         id=new_id(),
         purpose=Purpose.REAUTHENTICATE,
@@ -133,9 +135,10 @@ def by_password(
 
     Raises:
         InvalidFields, TooManyAttempts, SessionEnded: as for `check_password`.
+        MfaRequired: the account has second factors: one of them counts, and the password alone does not.
     """
     check_password(resources, origin, claims, password, pointer="/password")
-    return _renew(resources, origin, claims, PASSWORD_METHOD, None, record)
+    return _renew(resources, origin, claims, [PASSWORD_METHOD], record=record)
 
 
 def by_code(
@@ -150,45 +153,108 @@ def by_code(
 
     Raises:
         InvalidOneTimeSecret: used, expired, or of another session.
-        TooManyAttempts, SessionEnded: as for `check_password`.
+        MfaRequired, TooManyAttempts, SessionEnded: as for `by_password`.
     """
     secret = prove(resources, origin, proof, Purpose.REAUTHENTICATE)
     if secret.account_id != claims.sub or secret.details.get("session_id") != str(claims.sid):
         raise InvalidOneTimeSecret
-    return _renew(resources, origin, claims, MAILED_CODE_METHOD, secret, record)
+    use = partial(one_time_secrets.use, secret_id=secret.id, use_id=new_id(), now=origin.now)
+    return _renew(resources, origin, claims, [MAILED_CODE_METHOD], before=use, record=record)
+
+
+def by_factor(
+    resources: Resources,
+    origin: Origin,
+    claims: AccessClaims,
+    presented: Presented,
+    *,
+    record: Record[Reauthenticated] | None = None,
+) -> Reauthenticated:
+    """Authenticate again by a second factor, in two round trips; the session has two factors from then on.
+
+    Raises:
+        InvalidFields: at the factor's own pointer, with `factor_wrong`, for every reason alike.
+        TooManyAttempts: the account was guessed at too often.
+        SessionEnded: the session ended.
+    """
+    with resources.database.one_trip() as connection:
+        require_live_session(connection, claims, origin.now)
+        check = checks.reserve(
+            connection,
+            presented,
+            account_id=claims.sub,
+            challenge_context=f"reauthenticate:{claims.sid}",
+            settings=resources.settings,
+            now=origin.now,
+        )
+    if check is None:
+        raise SessionEnded
+    if check.retry_at is not None:
+        raise TooManyAttempts(retry_after=rate_limits.seconds_until(check.retry_at, origin.now))
+    try:
+        # A session that a passkey alone opened, unverified, has one factor: the same key again is no second.
+        first = "passkey" if set(claims.amr) == {"pop"} else None
+        verified = checks.verify(resources, origin, check, presented, first=first)
+        return _renew(
+            resources,
+            origin,
+            claims,
+            verified.amr,
+            acr=MULTI_FACTOR_ACR,
+            writes=verified.use,
+            record=record,
+        )
+    except InvalidFactor:
+        checks.record_failure(resources, origin, check, presented, session_id=claims.sid)
+        error = FieldError(f"/{presented.factor}", "factor_wrong", "This is not valid, or was used before.")
+        raise InvalidFields(errors=[error]) from None
 
 
 def _renew(
     resources: Resources,
     origin: Origin,
     claims: AccessClaims,
-    method: str,
-    secret: OneTimeSecret | None,
+    amr: Sequence[str],
+    *,
+    before: Callable[[Connection], None] | None = None,
+    writes: Callable[[Connection], None] | None = None,
+    acr: str = SINGLE_FACTOR_ACR,
     record: Record[Reauthenticated] | None,
 ) -> Reauthenticated:
+    """Use up what was presented, before the account's counter is touched or after it.
+
+    One factor is enough for accounts that have no second one; the session has one then, whatever it had
+    before.
+    """
     with resources.database.transaction() if record else resources.database.one_trip() as connection:
         require_live_session(connection, claims, origin.now)
-        if secret:
-            one_time_secrets.use(connection, secret.id, use_id=new_id(), now=origin.now)
+        if acr == SINGLE_FACTOR_ACR:
+            changes.require_no_factors(connection, claims.sub, otherwise=MfaRequired())
+        if before:
+            before(connection)
+        if acr == MULTI_FACTOR_ACR:
+            rate_limits.clear(connection, rate_limits.factor_key(claims.sub))
         rate_limits.clear(connection, rate_limits.account_key(claims.sub))
+        if writes:
+            writes(connection)
         audit.append(connection, "reauthenticated", origin, account_id=claims.sub, session_id=claims.sid)
-        session = sessions_store.renew_authentication(connection, claims.sid, amr=[method], now=origin.now)
-        if session is None:  # the guard just saw it
+        found = sessions_store.renew_authentication(connection, claims.sid, amr=amr, acr=acr, now=origin.now)
+        if found is None:  # the guard just saw it
             raise SessionEnded
-        renewed = _issue(resources, origin, claims, session)
+        renewed = _issue(resources, origin, *found)
         if record:
             record(connection, renewed)
     count("reauthenticated")
     return renewed
 
 
-def _issue(resources: Resources, origin: Origin, claims: AccessClaims, session: Session) -> Reauthenticated:
+def _issue(resources: Resources, origin: Origin, session: Session, roles: Sequence[str]) -> Reauthenticated:
     access = issue_access_token(
         resources,
         origin,
         session=session,
         client_id=FIRST_PARTY_CLIENT,
         scope=FIRST_PARTY_SCOPE,
-        roles=claims.roles,
+        roles=roles,
     )
     return Reauthenticated(access.token, access.expires_in, session.id)

@@ -9,7 +9,7 @@ from auth_manager.errors import InvalidOneTimeSecret, TooManyAttempts, TooManyRe
 from auth_manager.recovery import service
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once
+from auth_manager.web.idempotent import answer_once, no_content
 from auth_manager.web.problems import WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, WITH_TOKEN, responses
 from auth_manager.web.proofs import ByMail, MailAccepted, ProofFields, mail_accepted
 
@@ -30,10 +30,6 @@ class PasswordChangeRequest(BaseModel):
     current_password: SecretStr
     new_password: SecretStr
     end_other_sessions: Annotated[bool, Field(description="Sign out everywhere else")] = True
-
-
-def _nothing(_result: None) -> Answer:
-    return 204, b""
 
 
 @router.post(
@@ -68,7 +64,7 @@ async def reset_password(
         request,
         idempotency_key,
         "",
-        _nothing,
+        no_content,
         service.reset_password,
         body.proof,
         body.password.get_secret_value(),
@@ -95,7 +91,7 @@ async def change_password(
         request,
         idempotency_key,
         str(claims.sub),
-        _nothing,
+        no_content,
         service.change_password,
         claims,
         current_password=body.current_password.get_secret_value(),

@@ -24,6 +24,8 @@ OVER_WITH_THE_PASSWORD = (
     Purpose.EMAIL_LOGIN,
     Purpose.REAUTHENTICATE,
     Purpose.CHANGE_EMAIL,
+    Purpose.SECOND_FACTOR,
+    Purpose.ENROL_FACTOR,
 )
 """Open secrets that end when the password changes. A new address too: whoever had the old password may have
 asked for it, and would get the account back by it."""
@@ -35,9 +37,7 @@ def start(resources: Resources, origin: Origin, email: str, *, record: Record[UU
     Raises:
         InvalidFields, TooManyRequests: as for proofs.request_by_mail.
     """
-    return request_by_mail(
-        resources, origin, email, purpose=Purpose.RESET_PASSWORD, kind=Kind.RESET_PASSWORD, record=record
-    )
+    return request_by_mail(resources, origin, email, purpose=Purpose.RESET_PASSWORD, record=record)
 
 
 def reset_password(
@@ -50,7 +50,7 @@ def reset_password(
 ) -> None:
     """Set a password by what was mailed, in three round trips; every session ends, a lock too.
 
-    It proves the address as well. It lifts no second factor (ASVS 6.4.3).
+    It proves the address as well. It lifts no second factor (ASVS 6.4.3), nor the lock of those.
 
     Raises:
         InvalidFields: the password breaks the policy; the proof stays good.

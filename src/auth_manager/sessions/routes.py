@@ -19,7 +19,7 @@ from auth_manager.sessions import Session, service
 from auth_manager.sessions.service import LogOutScope, TokenGrant
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once, respond
+from auth_manager.web.idempotent import Answer, answer_once, no_content, respond
 from auth_manager.web.problems import (
     WITH_BODY,
     WITH_DATABASE,
@@ -111,10 +111,6 @@ def tokens_answer(tokens: TokenGrant) -> Answer:
     return 200, TokenResponse.of(tokens).model_dump_json().encode()
 
 
-def _nothing(_result: None) -> Answer:
-    return 204, b""
-
-
 @router.post(
     "/auth/refresh",
     summary="Trade a refresh token for the next one",
@@ -155,7 +151,7 @@ async def log_out(
     scope = body.scope if body else "this"
     subject = f"{claims.sub} {claims.sid}"  # another session's log-out is another request
     return await answer_once(
-        call, request, idempotency_key, subject, _nothing, service.log_out, claims, scope
+        call, request, idempotency_key, subject, no_content, service.log_out, claims, scope
     )
 
 

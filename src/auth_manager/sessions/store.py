@@ -14,12 +14,17 @@ from auth_manager.sessions import RefreshLine, Session
 
 
 def insert(
-    connection: Connection, session: Session, line: RefreshLine, *, password_changed_at: datetime
+    connection: Connection,
+    session: Session,
+    line: RefreshLine,
+    *,
+    password_changed_at: datetime,
+    factors_changed_at: datetime | None,
 ) -> None:
     """Queue a session and its first refresh line.
 
-    The round trip raises InvalidCredentials when, since the password was checked, the account was disabled
-    or deleted or its password changed: the row lock makes whoever changes it wait, and us re-read.
+    The round trip raises InvalidCredentials when, since the account was read, it was disabled or deleted or
+    its password or factors changed: the row lock makes whoever changes it wait, and us re-read.
     """
     connection.add(
         """
@@ -27,6 +32,7 @@ def insert(
             SELECT id FROM accounts
             WHERE id = %(account_id)s AND disabled_at IS NULL
               AND password_changed_at = %(password_changed_at)s
+              AND factors_changed_at IS NOT DISTINCT FROM %(factors_changed_at)s
             FOR SHARE
         ), session AS (
             INSERT INTO sessions (id, account_id, created_at, last_used_at, expires_at, authenticated_at,
@@ -58,6 +64,7 @@ def insert(
             "scope": line.scope,
             "counter": line.counter,
             "password_changed_at": password_changed_at,
+            "factors_changed_at": factors_changed_at,
         },
         refused={"account_changed": InvalidCredentials()},
     )
@@ -256,19 +263,32 @@ def list_all(connection: Connection, account_id: UUID, *, limit: int) -> list[Ro
 
 
 def renew_authentication(
-    connection: Connection, session_id: UUID, *, amr: Sequence[str], now: datetime
-) -> Session | None:
-    """Note that the owner of a live session authenticated again, in one round trip; None when it ended."""
+    connection: Connection, session_id: UUID, *, amr: Sequence[str], acr: str, now: datetime
+) -> tuple[Session, tuple[str, ...]] | None:
+    """Note that the owner of a live session authenticated again, in one round trip; None when it ended.
+
+    `acr` is the session's assurance from now on. Returns the account's roles as they are now, too.
+    """
     row = connection.fetch_one(
         """
         UPDATE sessions SET authenticated_at = %(now)s, last_used_at = GREATEST(last_used_at, %(now)s),
+            acr = %(acr)s,
             amr = ARRAY(SELECT DISTINCT method FROM unnest(amr || %(amr)s::text[]) AS method ORDER BY method)
         WHERE id = %(session_id)s AND ended_at IS NULL AND expires_at > %(now)s
-        RETURNING *
+        RETURNING *, ARRAY(SELECT role FROM account_roles
+                           WHERE account_roles.account_id = sessions.account_id ORDER BY role) AS roles
         """,
-        {"session_id": session_id, "amr": list(amr), "now": now},
+        {"session_id": session_id, "amr": list(amr), "acr": acr, "now": now},
     )
-    return _session_from(row) if row else None
+    return (_session_from(row), tuple(row["roles"])) if row else None
+
+
+def lower_assurance(connection: Connection, account_id: UUID, *, acr: str) -> None:
+    """Queue that the live sessions of an account have this assurance: its second factors are gone."""
+    connection.add(
+        "UPDATE sessions SET acr = %(acr)s WHERE account_id = %(account_id)s AND ended_at IS NULL",
+        {"account_id": account_id, "acr": acr},
+    )
 
 
 def require_owned(connection: Connection, account_id: UUID, session_id: UUID, *, now: datetime) -> None:

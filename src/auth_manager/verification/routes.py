@@ -2,8 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from auth_manager.accounts import Account
-from auth_manager.accounts.routes import UserView
+from auth_manager.accounts.routes import UserView, user_answer
 from auth_manager.errors import (
     EmailTaken,
     InvalidOneTimeSecret,
@@ -14,7 +13,7 @@ from auth_manager.errors import (
 from auth_manager.verification import service
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once
+from auth_manager.web.idempotent import answer_once
 from auth_manager.web.problems import WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, WITH_TOKEN, responses
 from auth_manager.web.proofs import ByMail, MailAccepted, ProofFields, mail_accepted
 
@@ -33,11 +32,9 @@ async def verify_email(
     body: ProofFields, request: Request, call: CurrentCall, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Prove the address of an account, or the one that it changes to, by what was mailed there."""
-    return await answer_once(call, request, idempotency_key, "", _user, service.verify_email, body.proof)
-
-
-def _user(account: Account) -> Answer:
-    return 200, UserView.of(account).model_dump_json().encode()
+    return await answer_once(
+        call, request, idempotency_key, "", user_answer, service.verify_email, body.proof
+    )
 
 
 @router.post(

@@ -7,13 +7,12 @@ from uuid import UUID
 from auth_manager import audit, one_time_secrets, outbox, rate_limits
 from auth_manager.accounts import Account
 from auth_manager.accounts import store as accounts_store
-from auth_manager.accounts.service import require_recent_authentication
 from auth_manager.audit import Origin
 from auth_manager.database import Connection
 from auth_manager.errors import InvalidOneTimeSecret
 from auth_manager.idempotency import Record
 from auth_manager.ids import new_id
-from auth_manager.live_sessions import require_live_session
+from auth_manager.live_sessions import require_recent_authentication, require_step_up
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
@@ -21,8 +20,15 @@ from auth_manager.proofs import Proof, lifetime, parse_email, prove, request_by_
 from auth_manager.resources import Resources
 from auth_manager.tokens import AccessClaims
 
-OF_THE_OLD_ADDRESS = (Purpose.VERIFY_EMAIL, Purpose.RESET_PASSWORD, Purpose.EMAIL_LOGIN, Purpose.CHANGE_EMAIL)
-"""What was mailed to an address and must not count once the account has another."""
+OF_THE_OLD_ADDRESS = (
+    Purpose.VERIFY_EMAIL,
+    Purpose.RESET_PASSWORD,
+    Purpose.EMAIL_LOGIN,
+    Purpose.CHANGE_EMAIL,
+    Purpose.SECOND_FACTOR,
+    Purpose.ENROL_FACTOR,
+)
+"""What was mailed to an address, or came of it, and must not count once the account has another."""
 
 
 def resend(resources: Resources, origin: Origin, email: str, *, record: Record[UUID] | None = None) -> UUID:
@@ -36,7 +42,6 @@ def resend(resources: Resources, origin: Origin, email: str, *, record: Record[U
         origin,
         email,
         purpose=Purpose.VERIFY_EMAIL,
-        kind=Kind.VERIFY_EMAIL,
         unverified_only=True,
         record=record,
     )
@@ -120,7 +125,7 @@ def change_email(
     """
     require_recent_authentication(claims, origin.now, resources.settings.recent_authentication)
     email_normalized = parse_email(email)
-    reserve_mail(resources, origin, Purpose.CHANGE_EMAIL, email_normalized)
+    reserve_mail(resources, origin, Purpose.CHANGE_EMAIL, email_normalized, claims=claims)
     secret = OneTimeSecret(
         id=new_id(),
         purpose=Purpose.CHANGE_EMAIL,
@@ -136,7 +141,7 @@ def change_email(
         new_id(), Kind.EMAIL_CHANGE_REQUESTED, origin.now, details={"new_email_masked": mask(email)}
     )
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_step_up(connection, claims, origin.now, maximum_age=resources.settings.recent_authentication)
         one_time_secrets.retire(
             connection, claims.sub, [Purpose.CHANGE_EMAIL], except_for=secret.id, now=origin.now
         )

@@ -28,4 +28,20 @@ async def get_claims(
     return call.resources.access_tokens.verify(credentials.credentials, now=call.origin.now)
 
 
+async def find_claims(
+    request: Request,
+    call: CurrentCall,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
+) -> AccessClaims | None:
+    """Return the claims of a route that works without a token too; None when no header is there.
+
+    Raises:
+        MissingToken, InvalidToken: as for `get_claims`: a header that is there must be good.
+    """
+    if "authorization" not in request.headers:
+        return None
+    return await get_claims(request, call, credentials)
+
+
 CurrentClaims = Annotated[AccessClaims, Depends(get_claims)]
+OptionalClaims = Annotated[AccessClaims | None, Depends(find_claims)]

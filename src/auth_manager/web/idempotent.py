@@ -25,6 +25,11 @@ def respond(answer: Answer) -> Response:
     return Response(body, status_code=status, media_type=JSON if body else None)
 
 
+def no_content(_result: None) -> Answer:
+    """Render what has nothing to say."""
+    return 204, b""
+
+
 async def answer_once(
     call: Call,
     request: Request,

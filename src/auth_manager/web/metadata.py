@@ -1,14 +1,16 @@
-"""GET /.well-known/jwks.json, /.well-known/openid-configuration, /health, /health/ready."""
+"""GET /, /.well-known/jwks.json, /.well-known/openid-configuration, /health, /health/ready."""
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from auth_manager import __version__
 from auth_manager.audit import Origin
-from auth_manager.errors import DatabaseUnavailable, NotReady
+from auth_manager.errors import DatabaseUnavailable, NotFound, NotReady
 from auth_manager.migrate import is_current
 from auth_manager.resources import Resources
 from auth_manager.web.calls import CurrentCall
@@ -55,6 +57,16 @@ class Discovery(BaseModel):
     id_token_signing_alg_values_supported: list[str]
     scopes_supported: list[str]
     claims_supported: list[str]
+
+
+@router.get("/", include_in_schema=False)
+async def front_door(call: CurrentCall) -> Response:
+    """Lead whoever opens the service itself to its pages."""
+    settings = call.resources.settings
+    if not settings.pages_enabled:
+        raise NotFound
+    base = urlsplit(settings.public_url).path
+    return RedirectResponse(f"{base}/account", status_code=303)
 
 
 @router.get("/health", tags=["health"], summary="Is the process alive?", response_model=Health)

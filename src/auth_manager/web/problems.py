@@ -60,6 +60,7 @@ def problem(error: AuthError) -> Response:
         body["errors"] = [
             {"pointer": item.pointer, "code": item.code, "detail": item.detail} for item in error.errors
         ]
+    body |= error.members
     headers = dict(error.headers)
     if error.status == 401:  # noqa: PLR2004 -- RFC 9110 section 11.6.1: a 401 always carries a challenge
         headers.setdefault("WWW-Authenticate", _challenge(error))

@@ -40,6 +40,17 @@ def mail_accepted(request: UUID) -> Answer:
     return 202, MailAccepted(request=request).model_dump_json().encode()
 
 
+Token = Annotated[SecretStr, Field(max_length=256, description="From the link")]
+
+
+class LinkFields(BaseModel):
+    """The `token` of a link whose mail has no code."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: Token
+
+
 class ProofFields(BaseModel):
     """Either the `token` of a link, or a `code` with the `request` that it was mailed for."""
 
@@ -48,7 +59,7 @@ class ProofFields(BaseModel):
         json_schema_extra={"oneOf": [{"required": ["token"]}, {"required": ["request", "code"]}]},
     )
 
-    token: Annotated[SecretStr, Field(max_length=256, description="From the link")] | None = None
+    token: Token | None = None
     request: Annotated[UUID, Field(description="From the answer that announced the mail")] | None = None
     code: Annotated[SecretStr, Field(max_length=16, description="Six digits, from the mail")] | None = None
 

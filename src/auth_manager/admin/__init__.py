@@ -1,0 +1,1 @@
+"""Administration: what people with the role `admin` do for others."""

@@ -1,0 +1,1 @@
+"""Passkeys over HTTP: registering them, signing in with them, looking after them."""

@@ -1,0 +1,1 @@
+"""Setting up one-time passwords of an authenticator app, and removing them."""
