@@ -10,7 +10,8 @@ from psycopg2.extras import Json
 
 from auth_manager.accounts import Account
 from auth_manager.database import Connection, Row
-from auth_manager.errors import AuthError, EmailTaken, UsernameTaken
+from auth_manager.errors import AuthError, EmailTaken, NotFound, UsernameTaken
+from auth_manager.identifiers import parse_identifier
 from auth_manager.live_sessions import LEEWAY
 from auth_manager.rate_limits import Limit, account_key
 from auth_manager.tokens import AccessClaims
@@ -154,6 +155,19 @@ def find_id(
         {"email": email_normalized, "username": username_normalized},
     )
     return row["id"] if row else None
+
+
+def get_id(connection: Connection, identifier: str) -> UUID:
+    """Return whose e-mail or username this is, as an operator types it.
+
+    Raises:
+        NotFound: nobody's.
+    """
+    email, username = parse_identifier(identifier)
+    account_id = find_id(connection, email_normalized=email, username_normalized=username)
+    if account_id is None:
+        raise NotFound("No account has this e-mail address or username.")
+    return account_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from auth_manager.errors import (
     AuthError,
     EmailNotVerified,
     InvalidCredentials,
-    NotFound,
     TooManyAttempts,
 )
 from auth_manager.factors import trusted_devices
@@ -144,10 +143,7 @@ def unlock(resources: Resources, origin: Origin, identifier: str) -> None:
     Raises:
         NotFound: nobody has this identifier.
     """
-    email, username = parse_identifier(identifier)
     with resources.database.transaction() as connection:
-        account_id = accounts_store.find_id(connection, email_normalized=email, username_normalized=username)
-        if account_id is None:
-            raise NotFound("No account has this e-mail address or username.")
+        account_id = accounts_store.get_id(connection, identifier)
         rate_limits.clear_account(connection, account_id)
         audit.append(connection, "account_unlocked", origin, account_id=account_id)

@@ -35,7 +35,6 @@ from auth_manager.factors import (
 from auth_manager.factors.changes import Change, Enrolee, enrolee_of
 from auth_manager.factors.checks import Check, Presented, Verified
 from auth_manager.idempotency import Record
-from auth_manager.identifiers import parse_identifier
 from auth_manager.ids import new_id
 from auth_manager.live_sessions import require_live_session
 from auth_manager.mfa import Overview, store
@@ -390,11 +389,8 @@ def reset(resources: Resources, origin: Origin, identifier: str) -> None:
     Raises:
         NotFound: nobody has this identifier.
     """
-    email, username = parse_identifier(identifier)
     with resources.database.transaction() as connection:
-        account_id = accounts_store.find_id(connection, email_normalized=email, username_normalized=username)
-        if account_id is None:
-            raise NotFound("No account has this e-mail address or username.")
+        account_id = accounts_store.get_id(connection, identifier)
         remove_factors(connection, origin, account_id)
     log_event("mfa_reset", account_id=account_id)
 
