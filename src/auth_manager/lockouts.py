@@ -16,10 +16,18 @@ def is_reached(settings: Settings, failures: int) -> bool:
     return failures in {settings.login_failures_before_delay, settings.login_failures_before_lock}
 
 
-def record(connection: Connection, origin: Origin, account_id: UUID | None, *, failures: int) -> None:
+def record(
+    connection: Connection,
+    origin: Origin,
+    account_id: UUID | None,
+    *,
+    failures: int,
+    of_factors: bool = False,
+) -> None:
     """Queue the event, and for an account that exists the notice to its owner; count and log it.
 
-    An identifier that nobody has is locked like an account, for the same statements.
+    An identifier that nobody has is locked like an account, for the same statements. `of_factors`: whoever it
+    was has the password, the mailbox or a session, and neither time nor a new password lifts the lock.
     """
     audit.append(connection, "account_locked", origin, account_id=account_id, failure=f"{failures}")
     outbox.add_to_account(
@@ -28,7 +36,12 @@ def record(connection: Connection, origin: Origin, account_id: UUID | None, *, f
             new_id(),
             Kind.ACCOUNT_LOCKED,
             origin.now,
-            details={"at": origin.now.isoformat(), "address": origin.address, "failures": failures},
+            details={
+                "at": origin.now.isoformat(),
+                "address": origin.address,
+                "failures": failures,
+                "of_factors": of_factors,
+            },
             handed_over=False,
         ),
         account_id=account_id or new_id(),

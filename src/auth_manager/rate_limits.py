@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from auth_manager.database import Connection
+from auth_manager.errors import TooManyRequests
 from auth_manager.settings import Settings
 
 REGISTRATION = "register"
@@ -44,6 +45,10 @@ class Limit:
         }
 
 
+FACTOR_CHANGES = Limit(maximum=20, window=timedelta(hours=1))
+"""How often an account may try to add a factor, or make recovery codes."""
+
+
 def address_key(purpose: str, address: str | None) -> str:
     """Key a client address; an IPv6 host owns a whole /64 (RFC 6177), so that is what is counted."""
     if address is None:
@@ -60,7 +65,10 @@ def account_key(account_id: UUID) -> str:
 
 
 def factor_key(account_id: UUID) -> str:
-    """Key the second factors of an account: guesses of them count here as well."""
+    """Key the second factors of an account: guesses of them count here as well, until one is right.
+
+    Beside the run of the account, which a password or a mail that is right may end (ASVS 6.3.1).
+    """
     return f"{factor_key_prefix()}{account_id}"
 
 
@@ -99,14 +107,6 @@ def sign_in_limit(settings: Settings) -> Limit:
     return Limit(
         maximum=settings.login_attempts_per_address, window=timedelta(seconds=settings.login_address_window)
     )
-
-
-def factor_limit(settings: Settings) -> Limit:
-    """Return how often the second factors of an account may be guessed until one is right (ASVS 6.3.1).
-
-    Beside the run of the account, which a password or a mail that is right may end.
-    """
-    return Limit(maximum=settings.login_failures_before_lock)
 
 
 def reserve(connection: Connection, key: str, limit: Limit, now: datetime) -> datetime | None:
@@ -208,6 +208,26 @@ def _reserve_both(
     return retry_at
 
 
+def require_factor_change(connection: Connection, account_id: UUID, now: datetime) -> None:
+    """Queue the guard and count: the round trip raises TooManyRequests over FACTOR_CHANGES.
+
+    What it guards may compute the hashes of ten recovery codes, as much as ten logins.
+    """
+    connection.add(
+        """
+        SELECT require((SELECT retry_at FROM reserve_attempt(
+            %(key)s, %(now)s, %(limit_maximum)s, %(limit_window)s, %(limit_free)s,
+            %(limit_delay)s, %(limit_delay_maximum)s)) IS NULL, 'too_many_factor_changes')
+        """,
+        {"key": f"factor_changes:{account_id}", "now": now, **FACTOR_CHANGES.parameters("limit")},
+        refused={
+            "too_many_factor_changes": TooManyRequests(
+                retry_after=int((FACTOR_CHANGES.window or timedelta()).total_seconds())
+            )
+        },
+    )
+
+
 def give_back(connection: Connection, key: str) -> None:
     """Queue the return of one reservation, and of the delay that it began: the attempt was no failure."""
     connection.add(
@@ -225,8 +245,8 @@ def clear(connection: Connection, key: str) -> None:
 
 def clear_account(connection: Connection, account_id: UUID) -> None:
     """Queue the end of both runs of an account; in the order in which they are reserved."""
-    clear(connection, factor_key(account_id))
     clear(connection, account_key(account_id))
+    clear(connection, factor_key(account_id))
 
 
 def delete_meaningless(connection: Connection, *, before: datetime, limit: int) -> int:

@@ -30,7 +30,7 @@ _HOST = r"[a-z0-9-]+(?:\.[a-z0-9-]+)*"
 _HOST_NAME = re.compile(rf"(?!.*(?:^|\.)[0-9]+$){_HOST}")
 """In ASCII (IDNA); an IPv4 address is none, and can be no relying party (W3C WebAuthn section 5.1.3)."""
 
-_WEB_ORIGIN = re.compile(rf"(?:https://{_HOST}|http://localhost)(?::[0-9]{{1,5}})?")
+_WEB_ORIGIN = re.compile(rf"(?:https://{_HOST}|http://localhost)(?P<port>:[1-9][0-9]{{0,4}})?")
 _ANDROID_ORIGIN = re.compile(r"android:apk-key-hash:[A-Za-z0-9_-]{43}")
 """What an Android app has for an origin: the base64url SHA-256 of the certificate it is signed with."""
 
@@ -192,7 +192,10 @@ class Settings(BaseSettings):
     @classmethod
     def _refuse_what_no_client_has(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            if not (_WEB_ORIGIN.fullmatch(origin) or _ANDROID_ORIGIN.fullmatch(origin)):
+            web = _WEB_ORIGIN.fullmatch(origin)
+            # As browsers write it: without the port that goes without saying.
+            said = origin == origin_of(origin) and int((web["port"] or ":0")[1:]) < 1 << 16 if web else False
+            if not (said or _ANDROID_ORIGIN.fullmatch(origin)):
                 raise ValueError(
                     "each must be https:// and a host, http://localhost, or android:apk-key-hash:..."
                 )

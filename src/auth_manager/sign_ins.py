@@ -128,9 +128,9 @@ def open_session(
     with resources.database.one_trip() as connection:
         before(connection)
         # Before the account's row is locked, here as wherever both are.
+        rate_limits.clear(connection, rate_limits.account_key(account.id))
         if acr == MULTI_FACTOR_ACR:
             rate_limits.clear(connection, rate_limits.factor_key(account.id))
-        rate_limits.clear(connection, rate_limits.account_key(account.id))
         writes(connection)
         sessions_store.insert(
             connection,

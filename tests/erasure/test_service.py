@@ -82,6 +82,7 @@ def collect_factors(person: Person, claims: AccessClaims) -> None:
         aaguid=UUID(int=7),
         attestation_format="none",
         user_verified=True,
+        backup_eligible=False,
         backed_up=False,
     )
     with person.resources.database.one_trip() as connection:

@@ -35,10 +35,16 @@ class TestCredentialId:
 
 class TestVerifyAssertion:
     def assertion(
-        self, settings: Settings, *, stored: int = 0, alone: bool = True, **attributes: Any
+        self,
+        settings: Settings,
+        *,
+        by: Authenticator | None = None,
+        stored: int = 0,
+        alone: bool = True,
+        **attributes: Any,
     ) -> Assertion | None:
         """Register with an authenticator, then use it once, as `attributes` say."""
-        authenticator, account_id = Authenticator(), new_id()
+        authenticator, account_id = by or Authenticator(), new_id()
         creation = {
             "rp": {"id": "auth.example.com"},
             "user": {"id": encode(account_id.bytes)},
@@ -53,11 +59,22 @@ class TestVerifyAssertion:
         return ceremonies.verify_assertion(
             settings,
             authenticator.get(options),
-            PasskeyKey(new_id(), made.public_key, stored),
+            PasskeyKey(new_id(), made.public_key, stored, made.backup_eligible),
             account_id=account_id,
             challenge=CHALLENGE,
             alone=alone,
         )
+
+    @pytest.mark.parametrize("eligible", ["at first", "later"])
+    def test_what_may_be_copied_stays_so(self, make_settings: Callable[..., Settings], eligible: str) -> None:
+        """Backup eligibility never changes (section 6.1.3); another is another authenticator."""
+        at_first = eligible == "at first"
+        before = Authenticator(eligible=at_first)
+        assert self.assertion(make_settings(), by=before) is not None
+        assert self.assertion(make_settings(), by=before, eligible=not at_first) is None
+
+    def test_a_copy_of_what_may_not_be_copied(self, make_settings: Callable[..., Settings]) -> None:
+        assert self.assertion(make_settings(), backed_up=True, eligible=False) is None
 
     @pytest.mark.parametrize(
         ("policy", "alone", "accepted"),
@@ -90,6 +107,6 @@ class TestVerifyAssertion:
         assert (found.regressed, found.must_rise) == (regressed, True)
 
     def test_of_a_passkey_that_is_backed_up_now(self, make_settings: MakeSettings) -> None:
-        found = self.assertion(make_settings(), backed_up=True)
+        found = self.assertion(make_settings(), by=Authenticator(eligible=True), backed_up=True)
         assert found
         assert found.backed_up

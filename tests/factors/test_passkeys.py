@@ -23,6 +23,7 @@ NEW = Registration(
     aaguid=UUID(int=0),
     attestation_format="none",
     user_verified=True,
+    backup_eligible=False,
     backed_up=False,
 )
 USED = Assertion(sign_count=6, user_verified=True, backed_up=True, regressed=False, must_rise=True)

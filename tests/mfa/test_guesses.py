@@ -106,6 +106,51 @@ class TestGuesses:
                 resources, at(STEP), claims, Presented(recovery_code=app.recovery_codes[0])
             )
 
+    def test_what_is_refused_counts_nothing(self, make_resources: Callable[..., Resources]) -> None:
+        """The delays stand between the guesses: who hammers at them does not come to the lock sooner."""
+        resources = make_resources(login_failures_before_delay=3, login_failures_before_lock=6)
+        somebody = person(resources)
+        app = enrol(somebody)
+        claims = claims_of(somebody, second_step(somebody, first_step(somebody), totp=app.code(STEP)))
+        assert [self.guess(somebody, app, claims) for _ in range(12)] == [True] * 3 + [False] * 9
+        [factors] = somebody.query("SELECT count FROM rate_limits WHERE key LIKE 'factor:%%'")
+        [account] = somebody.query("SELECT count FROM rate_limits WHERE key LIKE 'login:account:%%'")
+        assert (factors["count"], account["count"]) == (3, 3)
+
+    def test_what_the_lock_of_the_factors_refuses_does_not_lock_the_account(
+        self, make_resources: Callable[..., Resources]
+    ) -> None:
+        resources = make_resources(login_failures_before_delay=6, login_failures_before_lock=6)
+        somebody = person(resources)
+        app = enrol(somebody)
+        claims = claims_of(somebody, second_step(somebody, first_step(somebody), totp=app.code(STEP)))
+        somebody.query("UPDATE rate_limits SET count = 0 RETURNING 1")
+        somebody.query(
+            "INSERT INTO rate_limits (key, count, updated_at)"
+            " SELECT 'factor:account:' || id, 6, now() FROM accounts RETURNING 1"
+        )
+        assert [self.guess(somebody, app, claims) for _ in range(12)] == [False] * 12
+        assert first_step(somebody)
+
+    def test_an_account_without_factors_has_no_run_of_them(
+        self, make_resources: Callable[..., Resources]
+    ) -> None:
+        somebody = person(make_resources(login_failures_before_delay=3, login_failures_before_lock=3))
+        claims = somebody.claims()
+        for _ in range(3):
+            with pytest.raises(InvalidFields):
+                reauthentication.by_factor(somebody.resources, at(), claims, Presented(totp="000000"))
+        assert somebody.query("SELECT 1 FROM rate_limits WHERE key LIKE 'factor:%%'") == []
+
+    def test_the_owner_hears_that_it_is_the_factors(self, make_resources: Callable[..., Resources]) -> None:
+        somebody = person(make_resources(login_failures_before_delay=3, login_failures_before_lock=3))
+        app = enrol(somebody)
+        claims = claims_of(somebody, second_step(somebody, first_step(somebody), totp=app.code(STEP)))
+        for _ in range(3):
+            self.guess(somebody, app, claims)
+        [mail] = somebody.query("SELECT details FROM outbox WHERE kind = 'account_locked'")
+        assert (mail["details"]["failures"], mail["details"]["of_factors"]) == (3, True)
+
     def test_a_right_factor_ends_both_runs(self, make_resources: Callable[..., Resources]) -> None:
         somebody = person(make_resources(login_failures_before_delay=5, login_failures_before_lock=5))
         app = enrol(somebody)

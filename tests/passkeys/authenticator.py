@@ -130,6 +130,7 @@ class Authenticator:
     aaguid: bytes = bytes(16)
     verifies_user: bool = True
     present: bool = True
+    eligible: bool = False
     backed_up: bool = False
     counts: bool = True
     cross_origin: bool | None = False
@@ -220,7 +221,7 @@ class Authenticator:
         return json.dumps(written).encode()
 
     def _authenticator_data(self, passkey: Passkey, flags: int = 0) -> bytes:
-        flags |= UP * self.present | UV * self.verifies_user | (BE | BS) * self.backed_up
+        flags |= UP * self.present | UV * self.verifies_user | BE * self.eligible | BS * self.backed_up
         return sha256(passkey.rp_id.encode()).digest() + struct.pack(">BI", flags, passkey.sign_count)
 
     def _statement(self, passkey: Passkey, data: bytes, client_data_hash: bytes) -> dict[str, Any]:

@@ -25,9 +25,9 @@ def multiply_passkeys(query: Query, times: int) -> None:
     query(
         """
         INSERT INTO passkeys (id, account_id, credential_id, public_key, sign_count, name, transports, aaguid,
-                              attestation_format, user_verified, backed_up, created_at)
+                              attestation_format, user_verified, backup_eligible, backed_up, created_at)
         SELECT gen_random_uuid(), account_id, number::text::bytea, public_key, 0, name, transports, aaguid,
-               attestation_format, user_verified, backed_up, created_at
+               attestation_format, user_verified, backup_eligible, backed_up, created_at
         FROM passkeys, generate_series(1, %(times)s) AS number RETURNING 1
         """,
         times=times,

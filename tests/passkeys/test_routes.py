@@ -15,6 +15,24 @@ from tests.passkeys.visitors import PASSWORD, REFUSED, Query, Visitor, claims_of
 MakeClient = Callable[..., TestClient]
 
 
+class TestChallenges:
+    def test_a_session_has_only_so_many_open_ones(self, client: TestClient) -> None:
+        visitor = Visitor(client)
+        asked = [
+            client.post("/auth/passkeys/authentication/options", headers=visitor.headers, json={})
+            for _ in range(21)
+        ]
+        assert [answer.status_code for answer in asked] == [200] * 20 + [429]
+        assert asked[-1].headers["retry-after"] == "60"
+
+    def test_transports_are_said_once_each(self, client: TestClient) -> None:
+        visitor = Visitor(client)
+        options = visitor.creation_options()
+        credential = visitor.authenticator.create(options["publicKey"])
+        credential["response"]["transports"] = ["internal", "usb"] * 2000
+        assert visitor.finish(options, credential).json()["passkey"]["transports"] == ["internal", "usb"]
+
+
 class TestClones:
     def clone(self, visitor: Visitor) -> Passkey:
         """A copy of the passkey before it was used."""

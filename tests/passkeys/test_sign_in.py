@@ -94,14 +94,16 @@ class TestSignIn:
             assert visitor.sign_in().json()["user"]["email"] == visitor.email
 
     def test_by_a_synchronised_passkey_that_never_counts(self, visitor: Visitor, query: Query) -> None:
-        visitor.authenticator.counts, visitor.authenticator.backed_up = False, True
+        device = visitor.authenticator
+        device.counts, device.eligible, device.backed_up = False, True, True
         assert visitor.add_passkey()["passkey"]["backed_up"] is True
         assert [visitor.sign_in().status_code for _ in range(3)] == [200, 200, 200]
         assert events(query, "passkey_counter_regressed") == []
 
-    def test_needs_no_user_handle(self, visitor: Visitor) -> None:
+    def test_needs_the_user_handle_which_says_whose_it_is(self, visitor: Visitor) -> None:
+        """WebAuthn section 7.2, step 6: nobody else has said it."""
         visitor.add_passkey()
-        assert visitor.sign_in(user_handle=b"").status_code == 200
+        assert visitor.sign_in(user_handle=b"").status_code == 401
 
     def test_from_every_origin_of_the_settings(self, make_client: MakeClient) -> None:
         visitor = Visitor(

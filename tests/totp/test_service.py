@@ -48,8 +48,8 @@ def add_passkey(person: Person, claims: AccessClaims) -> None:
         person.resources,
         """
         INSERT INTO passkeys (id, account_id, credential_id, public_key, sign_count, name, transports, aaguid,
-                              attestation_format, user_verified, backed_up, created_at)
-        VALUES (%(id)s, %(account_id)s, 'c', 'k', 0, 'key', '{}', %(id)s, 'none', true, false, now())
+                              attestation_format, user_verified, backup_eligible, backed_up, created_at)
+        VALUES (%(id)s, %(account_id)s, 'c', 'k', 0, 'key', '{}', %(id)s, 'none', true, false, false, now())
         RETURNING 1
         """,
         id=new_id(),

@@ -7,7 +7,7 @@ frames of other sites, and counters that go backwards.
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from auth_manager import audit, one_time_secrets
@@ -23,6 +23,10 @@ from auth_manager.proofs import lifetime
 from auth_manager.resources import Resources
 from auth_manager.settings import Settings
 from auth_manager.signing_keys import decode_base64url, encode_base64url
+
+if TYPE_CHECKING:
+    from webauthn.authentication.verify_authentication_response import VerifiedAuthentication
+    from webauthn.registration.verify_registration_response import VerifiedRegistration
 
 CHALLENGE_BYTES = 32
 """Twice what WebAuthn asks for (section 13.4.3)."""
@@ -77,7 +81,8 @@ def require_few_challenges(connection: Connection, context: str, origin: Origin)
         """
         SELECT require(
             (SELECT count(*) FROM one_time_secrets
-             WHERE details ->> 'context' = %(context)s AND expires_at > %(now)s) < %(maximum)s,
+             WHERE details ->> 'context' = %(context)s AND expires_at > %(now)s AND used_at IS NULL
+            ) < %(maximum)s,
             'too_many_challenges')
         """,
         {"context": context, "now": origin.now, "maximum": MAXIMUM_CHALLENGES},
@@ -201,8 +206,15 @@ def verify_registration(
         aaguid=UUID(verified.aaguid),
         attestation_format=str(getattr(verified.fmt, "value", verified.fmt)),
         user_verified=verified.user_verified,
+        backup_eligible=_is_backup_eligible(verified),
         backed_up=verified.credential_backed_up,
     )
+
+
+def _is_backup_eligible(verified: "VerifiedRegistration | VerifiedAuthentication") -> bool:
+    from webauthn.helpers.structs import CredentialDeviceType  # noqa: PLC0415 -- as above
+
+    return verified.credential_device_type is CredentialDeviceType.MULTI_DEVICE
 
 
 def verify_assertion(
@@ -220,7 +232,7 @@ def verify_assertion(
         settings: names the relying party, and whether users must be verified.
         credential: the client's JSON.
         key: of the passkey that it names.
-        account_id: whose passkey it is: a user handle that is given must say the same.
+        account_id: whose passkey it is: a user handle must say the same, and alone there must be one.
         challenge: what had to be signed.
         alone: whether it is the only factor.
     """
@@ -243,8 +255,11 @@ def verify_assertion(
     except Exception as error:  # noqa: BLE001 -- parsers of what strangers send: whatever they raise, it is no good
         log_event("passkey_not_verified", ceremony="authentication", reason=type(error).__name__)
         return None
-    if parsed.response.user_handle and parsed.response.user_handle != account_id.bytes:
-        return None
+    handle = parsed.response.user_handle
+    if (handle or alone) and handle != account_id.bytes:
+        return None  # who signs in without a name is named by it (section 7.2, step 6)
+    if _is_backup_eligible(verified) != key.backup_eligible:
+        return None  # it never changes (section 7.2, step 19)
     return Assertion(
         sign_count=verified.new_sign_count,
         user_verified=verified.user_verified,

@@ -114,12 +114,11 @@ def reserve(
     """
     row = connection.fetch_one(
         f"""
-        SELECT accounts.*, {ROLES}, {FACTORS}, subject.details, of_account.reserved,
-               of_factors.reserved AS factors_reserved,
-               COALESCE(of_factors.retry_at, of_account.retry_at) AS retry_at,
+        SELECT accounts.*, {ROLES}, {FACTORS}, subject.details, reservation.reserved,
+               reservation.factors_reserved, reservation.retry_at,
                totp.id AS totp_id, totp.sealed_secret, totp.last_step,
                (SELECT salt FROM recovery_codes WHERE account_id = accounts.id LIMIT 1) AS recovery_salt,
-               passkey.id AS passkey_id, passkey.public_key, passkey.sign_count,
+               passkey.id AS passkey_id, passkey.public_key, passkey.sign_count, passkey.backup_eligible,
                challenge.details ->> 'challenge' AS challenge
         FROM (
             SELECT %(account_id)s::uuid AS account_id, '{{}}'::jsonb AS details
@@ -129,22 +128,11 @@ def reserve(
             WHERE id = %(ticket_id)s AND purpose = %(ticket_purpose)s AND {LIVE}
         ) AS subject
         JOIN accounts ON accounts.id = subject.account_id
-        CROSS JOIN LATERAL reserve_attempt(
-            %(factor_key_prefix)s || accounts.id, %(now)s, %(factor_maximum)s, %(factor_window)s,
-            %(factor_free)s, %(factor_delay)s, %(factor_delay_maximum)s
-        ) AS of_factors
-        LEFT JOIN LATERAL (
-            SELECT reservation.*
-            FROM (
-                SELECT %(account_key_prefix)s || accounts.id AS key
-                WHERE of_factors.retry_at IS NULL
-                OFFSET 0
-            ) AS allowed
-            CROSS JOIN LATERAL reserve_attempt(
-                allowed.key, %(now)s, %(account_maximum)s, %(account_window)s, %(account_free)s,
-                %(account_delay)s, %(account_delay_maximum)s
-            ) AS reservation
-        ) AS of_account ON true
+        CROSS JOIN LATERAL reserve_factor_attempt(
+            %(account_key_prefix)s || accounts.id,
+            CASE WHEN cardinality(factors_of(accounts.id)) > 0 THEN %(factor_key_prefix)s || accounts.id END,
+            %(now)s, %(account_maximum)s, %(account_free)s, %(account_delay)s, %(account_delay_maximum)s
+        ) AS reservation
         LEFT JOIN totp_factors AS totp ON totp.account_id = accounts.id AND totp.confirmed_at IS NOT NULL
         LEFT JOIN LATERAL (
             SELECT * FROM passkeys
@@ -168,7 +156,6 @@ def reserve(
             "challenge_context": challenge_context,
             "now": now,
             **rate_limits.account_limit(settings).parameters("account"),
-            **rate_limits.factor_limit(settings).parameters("factor"),
         },
     )
     if row is None:
@@ -178,13 +165,13 @@ def reserve(
         password_changed_at=row["password_changed_at"],
         factors_changed_at=row["factors_changed_at"],
         factors=tuple(row["factors"]),
-        failures=(row["reserved"] or 0, row["factors_reserved"]),
+        failures=(row["reserved"], row["factors_reserved"]),
         retry_at=row["retry_at"],
         details=row["details"],
         totp=Totp(row["totp_id"], row["sealed_secret"], row["last_step"]) if row["totp_id"] else None,
         recovery_salt=bytes(row["recovery_salt"]) if row["recovery_salt"] else None,
         passkey=(
-            PasskeyKey(row["passkey_id"], bytes(row["public_key"]), row["sign_count"])
+            PasskeyKey(row["passkey_id"], bytes(row["public_key"]), row["sign_count"], row["backup_eligible"])
             if row["passkey_id"]
             else None
         ),
@@ -281,6 +268,7 @@ def _verify_passkey(
     key = check.passkey
 
     def use(connection: Connection) -> None:
+        accounts_store.lock(connection, check.account.id)
         one_time_secrets.use(connection, request, use_id=use_id, now=origin.now, otherwise=InvalidFactor())
         passkeys.use(connection, key.id, assertion, now=origin.now, otherwise=InvalidFactor())
 
@@ -307,8 +295,10 @@ def record_failure(
             session_id=session_id,
             failure=presented.factor,
         )
-        reached = [run for run in check.failures if lockouts.is_reached(resources.settings, run)]
-        if reached:
-            lockouts.record(connection, origin, check.account.id, failures=max(reached))
+        of_account, of_factors = check.failures
+        if lockouts.is_reached(resources.settings, of_factors):
+            lockouts.record(connection, origin, check.account.id, failures=of_factors, of_factors=True)
+        elif lockouts.is_reached(resources.settings, of_account):
+            lockouts.record(connection, origin, check.account.id, failures=of_account)
     count("factor_refused")
     log_event("factor_refused", factor=presented.factor, account_id=check.account.id)

@@ -23,6 +23,7 @@ class PasskeyKey:
     id: UUID
     public_key: bytes
     sign_count: int
+    backup_eligible: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Registration:
     aaguid: UUID
     attestation_format: str
     user_verified: bool
+    backup_eligible: bool
     backed_up: bool
 
 
@@ -169,9 +171,10 @@ def add(
     connection.add(
         """
         INSERT INTO passkeys (id, account_id, credential_id, public_key, sign_count, name, transports, aaguid,
-                              attestation_format, user_verified, backed_up, created_at)
+                              attestation_format, user_verified, backup_eligible, backed_up, created_at)
         VALUES (%(id)s, %(account_id)s, %(credential_id)s, %(public_key)s, %(sign_count)s, %(name)s,
-                %(transports)s, %(aaguid)s, %(attestation_format)s, %(user_verified)s, %(backed_up)s, %(now)s)
+                %(transports)s, %(aaguid)s, %(attestation_format)s, %(user_verified)s, %(backup_eligible)s,
+                %(backed_up)s, %(now)s)
         ON CONFLICT ON CONSTRAINT passkeys_pkey DO NOTHING -- sent twice, written once
         """,
         {
@@ -185,6 +188,7 @@ def add(
             "aaguid": registration.aaguid,
             "attestation_format": registration.attestation_format,
             "user_verified": registration.user_verified,
+            "backup_eligible": registration.backup_eligible,
             "backed_up": registration.backed_up,
             "now": now,
         },

@@ -191,6 +191,7 @@ class Composer:
             "expires_at": None,
             "at": _say_detail_time(details.get("at"), locale),
             "erase_after": _say_detail_time(details.get("erase_after"), locale),
+            "of_factors": bool(details.get("of_factors")),
             "change": details.get("change") if details.get("change") in CHANGES else None,
         }
         for name in ("address", "user_agent", "failures", "new_email_masked", "invited_by", "name"):

@@ -17,6 +17,7 @@ from auth_manager.errors import (
     NotFound,
     RecentAuthenticationRequired,
     TooManyAttempts,
+    TooManyFactors,
     TooManyRequests,
 )
 from auth_manager.mfa import service
@@ -188,7 +189,15 @@ async def start_enrolment(
     summary="Confirm that factor, and finish the sign-in",
     response_model=SecondStepResponse,
     responses=responses(
-        WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, InvalidMfaToken, AccountDisabled, NotFound
+        WITH_BODY,
+        WITH_DATABASE,
+        WITH_IDEMPOTENCY_KEY,
+        InvalidMfaToken,
+        AccountDisabled,
+        EmailNotVerified,
+        NotFound,
+        TooManyFactors,
+        TooManyRequests,
     ),
 )
 async def finish_enrolment(

@@ -21,7 +21,6 @@ from auth_manager.errors import (
     NotFound,
     SessionEnded,
     TooManyAttempts,
-    TooManyRequests,
 )
 from auth_manager.factors import (
     MULTI_FACTOR_ACR,
@@ -40,7 +39,6 @@ from auth_manager.live_sessions import require_live_session
 from auth_manager.mfa import Overview, store
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
-from auth_manager.rate_limits import Limit
 from auth_manager.resources import Resources
 from auth_manager.sessions import store as sessions_store
 from auth_manager.sessions.service import TokenGrant
@@ -48,9 +46,6 @@ from auth_manager.sign_ins import AMR, FirstFactor, FirstMethod, open_session
 from auth_manager.tokens import AccessClaims
 from auth_manager.totp import service as totp_service
 from auth_manager.totp.service import Enrolment
-
-RECOVERY_CODES_LIMIT = Limit(maximum=10, window=timedelta(hours=1))
-"""How often an account may make new ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +132,8 @@ def _first_factor(resources: Resources, origin: Origin, check: Check) -> FirstFa
         refused = InvalidMfaToken
     if refused:
         with resources.database.one_trip() as connection:
-            rate_limits.give_back(connection, rate_limits.factor_key(account.id))
             rate_limits.give_back(connection, rate_limits.account_key(account.id))
+            rate_limits.give_back(connection, rate_limits.factor_key(account.id))
             audit.append(connection, "factor_presented", origin, account_id=account.id, failure=refused.code)
         raise refused
     return FirstFactor(
@@ -330,11 +325,7 @@ def make_recovery_codes(
     with resources.database.one_trip() as connection:  # before ten hashes are computed
         guard(connection)
         changes.require_factors(connection, claims.sub, otherwise=FactorNeeded())
-        retry_at = rate_limits.reserve(
-            connection, f"recovery_codes:{claims.sub}", RECOVERY_CODES_LIMIT, origin.now
-        )
-    if retry_at is not None:
-        raise TooManyRequests(retry_after=rate_limits.seconds_until(retry_at, origin.now))
+        rate_limits.require_factor_change(connection, claims.sub, origin.now)
     codes = recovery_codes.generate()
     made = recovery_codes.hash_codes(resources.passwords, codes)
     with resources.database.one_trip() as connection:

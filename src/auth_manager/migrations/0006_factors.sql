@@ -43,6 +43,7 @@ CREATE TABLE passkeys (
     aaguid uuid NOT NULL,
     attestation_format text NOT NULL,
     user_verified boolean NOT NULL, -- at registration
+    backup_eligible boolean NOT NULL, -- never changes
     backed_up boolean NOT NULL,
     created_at timestamptz NOT NULL,
     last_used_at timestamptz,
@@ -73,6 +74,33 @@ CREATE INDEX trusted_devices_by_expiry ON trusted_devices (expires_at);
 -- What is open for one purpose of one session or sign-in, as challenges of passkeys are: there are few of each.
 CREATE INDEX one_time_secrets_by_context ON one_time_secrets ((details ->> 'context'))
     WHERE details ->> 'context' IS NOT NULL;
+
+-- Reserve one guess of a second factor: against the account's run of failures, and where the account has factors
+-- (a key is given) against the run of those. What the second one refuses does not count against the first.
+-- Returns both counts, and when another attempt may come (NULL: this one goes ahead).
+CREATE FUNCTION reserve_factor_attempt(
+    p_account_key text, p_factor_key text, p_now timestamptz, p_max_attempts integer, p_free_attempts integer,
+    p_delay interval, p_delay_maximum interval,
+    OUT reserved integer, OUT factors_reserved integer, OUT retry_at timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    attempt record;
+BEGIN
+    SELECT * INTO attempt FROM reserve_attempt(
+        p_account_key, p_now, p_max_attempts, NULL, p_free_attempts, p_delay, p_delay_maximum);
+    reserved := attempt.reserved;
+    retry_at := attempt.retry_at;
+    factors_reserved := 0;
+    IF retry_at IS NOT NULL OR p_factor_key IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT * INTO attempt FROM reserve_attempt(p_factor_key, p_now, p_max_attempts, NULL, NULL, NULL, NULL);
+    factors_reserved := attempt.reserved;
+    retry_at := attempt.retry_at;
+    IF retry_at IS NOT NULL THEN
+        UPDATE rate_limits SET count = GREATEST(count - 1, 0), blocked_until = NULL WHERE key = p_account_key;
+    END IF;
+END $$;
 
 -- What an account can be asked for besides its first factor. Recovery codes alone are none: they stand in for
 -- a factor that was lost.

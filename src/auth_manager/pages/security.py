@@ -136,7 +136,9 @@ def _show_codes(visit: Visit, codes: Sequence[str]) -> Response:
 
 @router.post("/passkeys/options")
 async def registration_options(person: CurrentPerson) -> Response:
-    """Return what a new passkey has to sign."""
+    """Return what a new passkey has to sign; a name that is none is said before anything is made."""
+    if person.visit.field("name").strip():
+        _read_name(person.visit)
     return send_options(await person.visit.call(passkeys.registration_options, person.enrolee))
 
 
@@ -156,8 +158,8 @@ async def add_passkey(person: CurrentPerson) -> Response:
 
 def _read_name(visit: Visit) -> str:
     name = visit.field("name").strip()
-    if not 1 <= len(name) <= MAXIMUM_PASSKEY_NAME:
-        detail = f"Not 1 to {MAXIMUM_PASSKEY_NAME} characters."
+    if not 1 <= len(name) <= MAXIMUM_PASSKEY_NAME or not name.isprintable():
+        detail = f"Not 1 to {MAXIMUM_PASSKEY_NAME} printable characters."
         raise InvalidFields(errors=[FieldError("/name", "passkey_name_invalid", detail)])
     return name
 

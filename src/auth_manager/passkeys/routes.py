@@ -198,6 +198,7 @@ async def start_registration(call: CurrentCall, claims: CurrentClaims) -> Respon
         EmailNotVerified,
         PasskeyKnown,
         TooManyFactors,
+        TooManyRequests,
     ),
 )
 async def finish_registration(

@@ -124,12 +124,14 @@ def register(
         InvalidFields: it cannot be verified, or not for this request, at `/credential`.
         PasskeyKnown: it is registered, with this account or another.
         TooManyFactors: the account has as many as it may have.
+        TooManyRequests: tried too often.
         EmailNotVerified: the address must be proven first.
         AuthError: what the enrolee's guard raises.
     """
     account_id = enrolee.account_id
     with resources.database.one_trip() as connection:
         enrolee.guard(connection)
+        rate_limits.require_factor_change(connection, account_id, origin.now)
         challenge = passkeys.find_challenge(
             connection, request, account_id, context=enrolee.context, now=origin.now
         )
@@ -155,7 +157,6 @@ def register(
     with resources.database.one_trip() as connection:
         enrolee.guard(connection)
         require_proven_address(connection, resources.settings, account_id)
-        one_time_secrets.use(connection, request, use_id=new_id(), now=origin.now, otherwise=_refused())
         # Locks the account, so that parallel ones are counted.
         note(
             connection,
@@ -165,6 +166,7 @@ def register(
             session_id=enrolee.session_id,
             name=passkey.name,
         )
+        one_time_secrets.use(connection, request, use_id=new_id(), now=origin.now, otherwise=_refused())
         passkeys.add(
             connection, passkey.id, registration, account_id=account_id, name=passkey.name, now=origin.now
         )

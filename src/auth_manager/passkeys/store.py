@@ -62,7 +62,7 @@ def reserve_attempt(
         FROM (SELECT) AS one
         LEFT JOIN LATERAL (
             SELECT accounts.*, {ROLES}, {FACTORS}, passkeys.id AS passkey_id, passkeys.public_key,
-                   passkeys.sign_count
+                   passkeys.sign_count, passkeys.backup_eligible
             FROM passkeys JOIN accounts ON accounts.id = passkeys.account_id
             WHERE passkeys.credential_id = %(credential_id)s
         ) AS owner ON true
@@ -106,7 +106,9 @@ def reserve_attempt(
     if row["id"] is not None:
         owner = Owner(
             account=account_from(row),
-            key=PasskeyKey(row["passkey_id"], bytes(row["public_key"]), row["sign_count"]),
+            key=PasskeyKey(
+                row["passkey_id"], bytes(row["public_key"]), row["sign_count"], row["backup_eligible"]
+            ),
             password_changed_at=row["password_changed_at"],
             factors_changed_at=row["factors_changed_at"],
             factors=tuple(row["factors"]),

@@ -232,9 +232,9 @@ def _renew(
             changes.require_no_factors(connection, claims.sub, otherwise=MfaRequired())
         if before:
             before(connection)
+        rate_limits.clear(connection, rate_limits.account_key(claims.sub))
         if acr == MULTI_FACTOR_ACR:
             rate_limits.clear(connection, rate_limits.factor_key(claims.sub))
-        rate_limits.clear(connection, rate_limits.account_key(claims.sub))
         if writes:
             writes(connection)
         audit.append(connection, "reauthenticated", origin, account_id=claims.sub, session_id=claims.sid)

@@ -12,6 +12,7 @@ from auth_manager.errors import (
     NotFound,
     RecentAuthenticationRequired,
     TooManyFactors,
+    TooManyRequests,
 )
 from auth_manager.factors.changes import enrolee_of
 from auth_manager.totp import service
@@ -97,6 +98,7 @@ async def start_totp(
         EmailNotVerified,
         NotFound,
         TooManyFactors,
+        TooManyRequests,
     ),
 )
 async def confirm_totp(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from auth_manager import sealed_values
+from auth_manager import rate_limits, sealed_values
 from auth_manager.accounts import store as accounts_store
 from auth_manager.audit import Origin
 from auth_manager.errors import FactorNeeded, FieldError, InvalidFields, NotFound, SessionEnded
@@ -90,10 +90,12 @@ def confirm(
         InvalidFields: the code is wrong, at `/code`.
         NotFound: nothing waits to be confirmed.
         TooManyFactors: another app was confirmed in the same moment.
+        TooManyRequests: tried too often.
         AuthError: what the enrolee's guard raises.
     """
     with resources.database.one_trip() as connection:
         enrolee.guard(connection)
+        rate_limits.require_factor_change(connection, enrolee.account_id, origin.now)
         pending = totp.find_pending(connection, enrolee.account_id)
     if pending is None:
         raise NotFound
