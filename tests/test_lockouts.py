@@ -37,7 +37,12 @@ class TestRecord:
         guess(person, 1, 5)
         rows = person.query("SELECT details FROM outbox WHERE kind = 'account_locked' ORDER BY created_at")
         assert [row["details"] for row in rows] == [
-            {"at": at(seconds).now.isoformat(), "address": "203.0.113.7", "failures": failures}
+            {
+                "at": at(seconds).now.isoformat(),
+                "address": "203.0.113.7",
+                "failures": failures,
+                "of_factors": False,
+            }
             for seconds, failures in ((0, 3), (5, 4))
         ]
 
