@@ -14,8 +14,9 @@ from tests.mfa.factors import (
     person,
     second_step,
 )
-from tests.verification.people import NEW_PASSWORD, PASSWORD, at
+from tests.verification.people import NEW_PASSWORD, PASSWORD, Person, at
 
+from auth_manager.email_login import service as email_login
 from auth_manager.errors import (
     AccountDisabled,
     FactorNeeded,
@@ -24,6 +25,7 @@ from auth_manager.errors import (
     InvalidFields,
     InvalidMfaToken,
     InvalidToken,
+    MfaEnrolmentRequired,
     MfaRequired,
     NotFound,
     RecentAuthenticationRequired,
@@ -395,9 +397,7 @@ class TestPolicy:
         with pytest.raises(InvalidMfaToken):
             second_step(somebody, enrolment_step(somebody), totp="000000")
 
-    def test_disabled_or_another_password_before_the_enrolment_ends(
-        self, make_resources: Callable[..., Resources]
-    ) -> None:
+    def test_disabled_before_the_enrolment_ends(self, make_resources: Callable[..., Resources]) -> None:
         resources = make_resources(mfa_policy="required")
         somebody = person(resources)
         token = enrolment_step(somebody)
@@ -405,6 +405,24 @@ class TestPolicy:
         somebody.query("UPDATE accounts SET disabled_at = now() RETURNING 1")
         with pytest.raises(AccountDisabled):
             mfa.finish_enrolment(resources, at(), token, app.code())
+        assert somebody.query("SELECT 1 FROM totp_factors WHERE confirmed_at IS NOT NULL") == []
+
+    def test_who_lost_the_account_since_the_first_step_leaves_no_factor_on_it(
+        self, make_resources: Callable[..., Resources]
+    ) -> None:
+        """Its owner proved the address by mail, which ended the password of whoever had registered it."""
+        resources = make_resources(mfa_policy="required")
+        stranger = Person(resources).register()
+        token, other = enrolment_step(stranger), enrolment_step(stranger)
+        app = Authenticator(mfa.start_enrolment(resources, at(), token).secret)
+        request = email_login.start(resources, at(), stranger.email)
+        with pytest.raises(MfaEnrolmentRequired):
+            email_login.log_in(resources, at(), stranger.token(Purpose.EMAIL_LOGIN, request))
+        with pytest.raises(InvalidMfaToken):
+            mfa.finish_enrolment(resources, at(), token, app.code())
+        with pytest.raises(InvalidMfaToken):
+            mfa.start_enrolment(resources, at(), other)
+        assert stranger.query("SELECT 1 FROM totp_factors WHERE confirmed_at IS NOT NULL") == []
 
     def test_administrators_alone(self, make_resources: Callable[..., Resources]) -> None:
         resources = make_resources(mfa_policy="required_for_admins")

@@ -167,7 +167,9 @@ async def log_in_with_factor(
     status_code=201,
     summary="Set up the second factor that a sign-in asks for",
     response_model=EnrolmentView,
-    responses=responses(WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, InvalidMfaToken, EmailNotVerified),
+    responses=responses(
+        WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, InvalidMfaToken, AccountDisabled, EmailNotVerified
+    ),
 )
 async def start_enrolment(
     body: EnrolmentRequest, request: Request, call: CurrentCall, idempotency_key: IdempotencyKey = None

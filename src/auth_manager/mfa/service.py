@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -206,7 +206,8 @@ def start_enrolment(
     """Begin to set up one-time passwords for who must have a second factor.
 
     Raises:
-        InvalidMfaToken: forged, expired, used; or the account has a factor by now.
+        InvalidMfaToken: forged, expired, used; or the password changed, or the account has a factor by now.
+        AccountDisabled: the account is.
         EmailNotVerified: the address must be proven first.
     """
     ticket = _find_ticket(resources, origin, mfa_token)
@@ -234,13 +235,9 @@ def finish_enrolment(
         credentials = accounts_store.find_credentials(connection, ticket.account_id or ticket.id)
     if credentials is None:
         raise InvalidMfaToken
-    if credentials.account.disabled_at is not None:
-        raise AccountDisabled
-    if ticket.details["password_changed_at"] != credentials.password_changed_at.isoformat():
-        raise InvalidMfaToken
     first = FirstFactor(
         account=credentials.account,
-        password_changed_at=credentials.password_changed_at,
+        password_changed_at=_password_changed_at(ticket),
         factors_changed_at=credentials.factors_changed_at,
         factors=credentials.factors,
         method=FirstMethod(ticket.details["method"]),
@@ -275,12 +272,21 @@ def _find_ticket(resources: Resources, origin: Origin, mfa_token: str) -> OneTim
     return ticket
 
 
+def _password_changed_at(ticket: OneTimeSecret) -> datetime:
+    return datetime.fromisoformat(ticket.details["password_changed_at"])
+
+
 def _enrolee(origin: Origin, ticket: OneTimeSecret) -> Enrolee:
     account_id = ticket.account_id or ticket.id
 
     def guard(connection: Connection) -> None:
         one_time_secrets.require_live(
             connection, ticket.id, Purpose.ENROL_FACTOR, now=origin.now, otherwise=InvalidMfaToken()
+        )
+        # Who passed the first step may have lost the account since, and shall leave no factor on it.
+        accounts_store.require_enabled(connection, account_id, otherwise=AccountDisabled())
+        accounts_store.require_password_unchanged(
+            connection, account_id, _password_changed_at(ticket), otherwise=InvalidMfaToken()
         )
         # Who enrolled in the meantime proves that factor, and adds no other by the password alone.
         changes.require_no_factors(connection, account_id, otherwise=InvalidMfaToken())
