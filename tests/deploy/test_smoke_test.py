@@ -104,6 +104,16 @@ class TestSmokeTest:
         assert passed.stdout.endswith(" stays, unverified\n")
         assert accounts(database) == 1
 
+    def test_a_server_that_wants_second_factors_passes_up_to_there(
+        self, database: Database, database_url: str, signing_keys: str
+    ) -> None:
+        with Server(database_url, signing_keys, AUTH_MFA_POLICY="required") as server:
+            passed = smoke_test(server.url)
+        assert passed.returncode == 0, passed.stderr
+        assert passed.stdout.endswith(" nobody without a second factor\n")
+        assert " stays\n" in passed.stderr
+        assert accounts(database) == 1
+
     def test_nothing_that_answers_is_named(self) -> None:
         url = f"http://127.0.0.1:{find_free_port()}"
         failed = smoke_test(url)

@@ -170,6 +170,26 @@ class TestRehearse:
         rehearse(lambda event: handler(event, None), steps)
         assert steps == ["ready", "jwks", "register", "addresses must be verified: no login"]
 
+    def test_where_everybody_must_have_a_second_factor(
+        self, api: Callable[[], Handler], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AUTH_MFA_POLICY", "required")
+        handler, steps = api(), list[str]()
+        rehearse(lambda event: handler(event, None), steps)
+        assert steps[2:] == ["register", "login", "a second factor must be set up: no login"]
+
+    def test_a_login_that_is_forbidden_for_another_reason_is_found(self, api: Callable[[], Handler]) -> None:
+        handler = api()
+
+        def broken(event: Any) -> object:
+            hit = event["requestContext"]["http"]["path"] == "/auth/login"
+            return (
+                {"statusCode": 403, "body": '{"code": "account_disabled"}'} if hit else handler(event, None)
+            )
+
+        with pytest.raises(Unexpected, match="login: 403"):
+            rehearse(broken, [])
+
     @pytest.mark.parametrize(
         ("path", "step"),
         [

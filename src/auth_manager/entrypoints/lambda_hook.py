@@ -5,7 +5,8 @@ in, refresh, read, log out, log in again to delete. One answer that is not as ex
 undone.
 
 Where addresses must be verified first, nobody new can log in. Then it checks readiness, the published keys
-and that a registration is accepted; that user is left behind, as one that never verified its address.
+and that a registration is accepted; that user is left behind, as one that never verified its address. Where
+everybody must have a second factor, it also checks that a login asks for one; that user is left behind too.
 """
 
 import json
@@ -69,7 +70,12 @@ def rehearse(invoke: Invoke, steps: list[str]) -> None:
     if api.call("register", "POST", "/auth/register", 201, 202, body=person).get("id") is None:
         steps.append("addresses must be verified: no login")
         return
-    tokens = api.call("login", "POST", "/auth/login", 200, body=person)
+    tokens = api.call("login", "POST", "/auth/login", 200, 403, body=person)
+    if tokens.get("code") == "mfa_enrolment_required":
+        steps.append("a second factor must be set up: no login")
+        return
+    if "access_token" not in tokens:
+        raise Unexpected("login: 403")
     try:
         refresh = {"refresh_token": tokens.get("refresh_token")}
         tokens = api.call("refresh", "POST", "/auth/refresh", 200, body=refresh)
