@@ -43,7 +43,9 @@ def use(resources: Resources, account_id: UUID, code_hash: bytes, use_id: UUID |
 
 def left(resources: Resources, account_id: UUID) -> int:
     with resources.database.one_trip() as connection:
-        return recovery_codes.count_left(connection, account_id)
+        row = connection.fetch_one(f"SELECT {recovery_codes.LEFT}", {"account_id": account_id})
+    assert row
+    return int(row["recovery_codes_left"])
 
 
 class TestGenerate:

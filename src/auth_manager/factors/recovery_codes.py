@@ -118,12 +118,6 @@ def use(connection: Connection, *, account_id: UUID, code_hash: bytes, use_id: U
     )
 
 
-def count_left(connection: Connection, account_id: UUID) -> int:
-    """Return how many codes an account has that were not used, in one round trip."""
-    row = connection.fetch_one(f"SELECT {LEFT}", {"account_id": account_id})
-    return int(row["recovery_codes_left"]) if row else 0
-
-
 def remove_all(connection: Connection, account_id: UUID) -> None:
     """Queue the removal of an account's codes, the used ones too."""
     connection.add("DELETE FROM recovery_codes WHERE account_id = %(account_id)s", {"account_id": account_id})
