@@ -69,11 +69,12 @@ def _cleaning(database_url: str) -> str:
     with database.one_trip() as connection:
         rows = connection.fetch_all(
             "SELECT format('DELETE FROM %I.%I', schemaname, tablename) AS sql FROM pg_tables"
-            " WHERE schemaname = 'auth_manager' AND tablename <> 'schema_migrations'"
+            " WHERE schemaname = 'auth_manager' AND tablename NOT IN ('schema_migrations', 'roles')"
         )
     database.close()
     # As a replica, PostgreSQL fires no triggers: audit_events would refuse.
-    return ";".join(["SET LOCAL session_replication_role = replica", *(row["sql"] for row in rows)])
+    roles = "DELETE FROM auth_manager.roles WHERE NOT is_built_in"
+    return ";".join(["SET LOCAL session_replication_role = replica", *(row["sql"] for row in rows), roles])
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The audit trail: complete rows that nobody changes."""
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg2.errors
@@ -13,12 +14,10 @@ from auth_manager.database import Database, Row
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def append(database: Database, *, failure: str | None = None) -> Row:
+def append(database: Database, **facts: Any) -> Row:
     origin = Origin("2001:db8::7", "browser/1", "request-1", NOW)
     with database.one_trip() as connection:
-        audit.append(
-            connection, "tested", origin, account_id=UUID(int=1), session_id=UUID(int=2), failure=failure
-        )
+        audit.append(connection, "tested", origin, account_id=UUID(int=1), session_id=UUID(int=2), **facts)
     with database.one_trip() as connection:
         [row] = connection.fetch_all("SELECT * FROM audit_events")
     return row
@@ -44,7 +43,14 @@ class TestAppend:
             "address": "2001:db8::7",
             "user_agent": "browser/1",
             "request_id": "request-1",
+            "actor_id": None,
+            "operator": None,
+            "details": {},
         }
+
+    def test_who_did_it_and_what_it_was_are_kept(self, database: Database) -> None:
+        row = append(database, actor_id=UUID(int=3), details={"role": "b"})
+        assert (row["actor_id"], row["operator"], row["details"]) == (UUID(int=3), None, {"role": "b"})
 
     def test_a_failure_has_its_reason(self, database: Database) -> None:
         row = append(database, failure="invalid_credentials")

@@ -4,8 +4,11 @@ Events hold ids, never addresses of mail, names or secrets, so that an erased ac
 leaving a person.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from auth_manager.database import Connection, Row
@@ -18,7 +21,7 @@ class Origin:
 
     `address` is the peer's IP address as the gateway saw it, None when there is no network peer (the command
     line); `user_agent` is printable and at most 512 characters; `locale` is the language that was asked
-    for, of those we speak.
+    for, of those we speak; `operator` is who works on the command line, None for a request.
     """
 
     address: str | None
@@ -26,6 +29,7 @@ class Origin:
     request_id: str
     now: datetime
     locale: str | None = None
+    operator: str | None = None
 
 
 def append(
@@ -36,6 +40,8 @@ def append(
     account_id: UUID | None = None,
     session_id: UUID | None = None,
     owner_of: str | None = None,
+    actor_id: UUID | None = None,
+    details: Mapping[str, Any] | None = None,
     failure: str | None = None,
 ) -> None:
     """Queue one event.
@@ -47,16 +53,22 @@ def append(
         account_id: whose account it concerns.
         session_id: and which session.
         owner_of: instead of `account_id`, a normalised e-mail address: of whoever has it, if anybody does.
+        actor_id: who did it, where that is not the account's owner; by default the impersonator of
+            `session_id`, if it has one.
+        details: facts that the event's name does not say: ids, roles and counts, nothing personal.
         failure: the stable reason of a failed attempt, None for a success.
     """
     connection.add(
         """
         INSERT INTO audit_events (id, occurred_at, event, outcome, reason, account_id, session_id,
-                                  address, user_agent, request_id)
+                                  address, user_agent, request_id, actor_id, operator, details)
         VALUES (%(id)s, %(now)s, %(event)s, %(outcome)s, %(reason)s,
                 COALESCE(%(account_id)s::uuid,
                          (SELECT id FROM accounts WHERE email_normalized = %(owner_of)s)),
-                %(session_id)s, %(address)s, %(user_agent)s, %(request_id)s)
+                %(session_id)s::uuid, %(address)s, %(user_agent)s, %(request_id)s,
+                COALESCE(%(actor_id)s::uuid,
+                         (SELECT impersonator_id FROM sessions WHERE id = %(session_id)s::uuid)),
+                %(operator)s, %(details)s::jsonb)
         ON CONFLICT ON CONSTRAINT audit_events_pkey DO NOTHING -- sent twice, written once
         """,
         {
@@ -71,6 +83,9 @@ def append(
             "address": origin.address,
             "user_agent": origin.user_agent,
             "request_id": origin.request_id,
+            "actor_id": actor_id,
+            "operator": origin.operator,
+            "details": json.dumps(dict(details or {})),
         },
     )
 

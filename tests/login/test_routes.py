@@ -143,6 +143,7 @@ class TestTokens:
     def test_the_roles_of_the_account_are_in_the_token(
         self, client: TestClient, user: dict[str, Any], query: Query
     ) -> None:
+        query("INSERT INTO roles (name, created_at, updated_at) VALUES ('b', now(), now()) RETURNING 1")
         query(
             "INSERT INTO account_roles SELECT %(id)s, role, now() FROM unnest(ARRAY['b', 'admin']) AS role"
             " RETURNING 1",

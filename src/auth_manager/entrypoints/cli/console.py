@@ -1,0 +1,157 @@
+"""What the commands share: the terminal, tables or JSON, confirmations, exit codes, the operator's name."""
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from auth_manager import __version__, migrate
+from auth_manager.app import build_resources
+from auth_manager.audit import Origin
+from auth_manager.errors import ConfigurationError
+from auth_manager.ids import new_id
+from auth_manager.resources import Resources
+from auth_manager.settings import load_settings
+
+output = Console()
+errors = Console(stderr=True)
+
+EXIT_REFUSED = 1
+"""What was asked for cannot be done; nothing was changed unless the message says so."""
+EXIT_MISCONFIGURED = 2
+"""Wrong arguments or settings (what typer exits with, too)."""
+EXIT_DIFFERS = 3
+"""A verification found a difference."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def refuse(message: str, exit_code: int = EXIT_REFUSED) -> NoReturn:
+    """Say why nothing was done, on standard error, and exit."""
+    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(exit_code)
+
+
+def say(message: str) -> None:
+    """Print a line as it is: no markup, no wrapping."""
+    output.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_rows(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    next_cursor: str | None = None,
+) -> None:
+    """Print a list: as a table of these columns, or as JSON `{"items": [...], "next_cursor": ...}`, whole."""
+    items = list(rows)
+    if as_json:
+        show_json({"items": items, "next_cursor": next_cursor})
+        return
+    table = Table(*columns)
+    for row in items:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    output.print(table)
+    if next_cursor:
+        errors.print(f"more: --cursor {next_cursor}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one thing: a line for each fact, or a JSON object."""
+    if as_json:
+        show_json(facts)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in facts.items():
+        table.add_row(name, _cell(value))
+    output.print(table)
+
+
+def show_json(value: object) -> None:
+    """Print JSON on one line, for another program."""
+    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False) + "\n")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before what cannot be undone; without a terminal `--yes` has to say so.
+
+    Raises:
+        ConfigurationError: nobody can be asked.
+        typer.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError("nobody can be asked here: say --yes to go ahead")
+    if not typer.confirm(question, err=True):
+        raise typer.Abort
+
+
+@contextmanager
+def open_resources(build: Callable[..., Resources] = build_resources) -> Generator[Resources]:
+    """Build what services work with, over a database that is at this version."""
+    resources = build(load_settings(), pool_size=1)
+    try:
+        if not migrate.is_current(resources.database):
+            raise ConfigurationError("the database is not at this version; run `auth-manager migrate`")
+        yield resources
+    finally:
+        resources.database.close()
+
+
+def operator() -> Origin:
+    """Name who works on the command line, for the audit trail."""
+    return Origin(
+        address=None,
+        user_agent=f"auth-manager {__version__} cli",
+        request_id=f"cli-{new_id()}",
+        now=datetime.now(UTC),
+        operator=operating_system_user(),
+    )
+
+
+def operating_system_user() -> str:
+    """Return the name of the user that runs this; through sudo, the one who called it."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry in the password database
+        return f"uid {os.getuid()}"
+
+
+def _cell(value: object) -> Text:
+    """Return the text of a cell, without markup and without what a terminal would obey."""
+    return Text("".join(c if c.isprintable() else "\ufffd" for c in _text(value)))
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return json.dumps(value, default=_plain, ensure_ascii=False)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return str(value)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")

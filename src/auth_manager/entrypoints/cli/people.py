@@ -1,0 +1,74 @@
+"""Commands for one person: create-user, invite, unlock, reset-mfa."""
+
+import getpass
+import sys
+from typing import Annotated
+
+import typer
+
+from auth_manager.accounts import service as accounts_service
+from auth_manager.accounts.service import Registration
+from auth_manager.entrypoints.cli import console
+from auth_manager.errors import ConfigurationError
+from auth_manager.invitations import service as invitations_service
+from auth_manager.login import service as login_service
+from auth_manager.mfa import service as mfa_service
+
+app = typer.Typer()
+
+
+@app.command("create-user")
+def create_user(
+    email: Annotated[str, typer.Argument(help="E-mail address; counts as verified.")],
+    username: Annotated[str | None, typer.Option(help="Optional username.")] = None,
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="Give the role `admin`.")] = False,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Create a user directly in the database, with the same rules as registration."""
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
+    registration = Registration(email=email, password=password, username=username)
+    roles = ("admin",) if admin else ()
+    with console.open_resources() as resources:
+        account = accounts_service.create_verified(resources, console.operator(), registration, roles=roles)
+    console.say(f"created {account.id}")
+
+
+@app.command()
+def unlock(identifier: Annotated[str, typer.Argument(help="E-mail address or username.")]) -> None:
+    """Forget an account's failed logins, so that its owner can try again at once."""
+    with console.open_resources() as resources:
+        login_service.unlock(resources, console.operator(), identifier)
+    console.say("unlocked")
+
+
+@app.command("reset-mfa")
+def reset_mfa(identifier: Annotated[str, typer.Argument(help="E-mail address or username.")]) -> None:
+    """Remove all second factors of an account, for an owner who lost them; its sessions end."""
+    with console.open_resources() as resources:
+        mfa_service.reset(resources, console.operator(), identifier)
+    console.say("removed; the account signs in without a second factor")
+
+
+@app.command()
+def invite(
+    email: Annotated[str, typer.Argument(help="E-mail address of the person.")],
+    role: Annotated[list[str] | None, typer.Option(help="A role of the account; may be given again.")] = None,
+    locale: Annotated[str | None, typer.Option(help="Language of the mail, as en or fr.")] = None,
+    invited_by: Annotated[str | None, typer.Option(help="Your name, for the mail.")] = None,
+) -> None:
+    """Mail an invitation to an account; needed where AUTH_SIGN_UP is closed."""
+    with console.open_resources() as resources:
+        invitations_service.invite(
+            resources, console.operator(), email, roles=role or (), locale=locale, invited_by=invited_by
+        )
+    console.say("invited; the mail is in the outbox")
+
+
+def _ask_password() -> str:
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise ConfigurationError("The passwords differ.")
+    return password

@@ -1,0 +1,33 @@
+-- A role is a set of permissions that accounts are given by its name (api.md lists the permissions). `claims` are
+-- written into the access tokens of those who have it; a default role is given to every new account. A built-in
+-- role can be neither changed nor deleted.
+CREATE TABLE roles (
+    name text NOT NULL,
+    description text NOT NULL DEFAULT '',
+    permissions text[] NOT NULL DEFAULT '{}',
+    claims jsonb NOT NULL DEFAULT '{}',
+    is_default boolean NOT NULL DEFAULT false,
+    is_built_in boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    CONSTRAINT roles_pkey PRIMARY KEY (name),
+    CONSTRAINT roles_name CHECK (name ~ '^[a-z][a-z0-9_.:-]{0,63}$'),
+    CONSTRAINT roles_claims_object CHECK (jsonb_typeof(claims) = 'object')
+);
+-- `*` is every permission but users:impersonate, which is given by name or not at all.
+INSERT INTO roles (name, description, permissions, is_built_in, created_at, updated_at)
+VALUES ('admin', 'May do everything but sign in as somebody else.', '{*}', true, now(), now());
+INSERT INTO roles (name, created_at, updated_at)
+SELECT DISTINCT role, now(), now() FROM account_roles WHERE role <> 'admin';
+ALTER TABLE account_roles
+    ADD CONSTRAINT account_roles_role_fkey FOREIGN KEY (role) REFERENCES roles (name) ON DELETE CASCADE;
+CREATE INDEX account_roles_by_role ON account_roles (role);
+
+-- A session in which an administrator acts for the account's owner (RFC 8693 section 4.1).
+ALTER TABLE sessions ADD COLUMN impersonator_id uuid;
+
+-- Who did it, where that is not the account's owner: another account, or an operator on the command line.
+ALTER TABLE audit_events
+    ADD COLUMN actor_id uuid,
+    ADD COLUMN operator text,
+    ADD COLUMN details jsonb NOT NULL DEFAULT '{}';
