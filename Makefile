@@ -13,7 +13,7 @@ COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
 .PHONY: help local test browser test-browser test-container test-deploy coverage lint format types templates checkov requirements \
-	openapi sam-local pipelines scan image bench bench-quick profile clean
+	openapi commands sam-local pipelines scan image bench bench-quick profile clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ image: $(TOOLS)/.installed ## Build the Lambda image into .aws-sam/, for scripts
 
 openapi: $(VENV)/.dev-installed ## Write docs/openapi.json
 	$(BIN)/python scripts/write_openapi.py
+
+commands: $(VENV)/.dev-installed ## Write the reference of commands in docs/cli.md
+	$(BIN)/python scripts/write_commands.py
 
 requirements: $(TOOLS)/.installed ## Compile requirements*.txt from pyproject.toml
 	$(COMPILE) pyproject.toml --output-file requirements.txt

@@ -246,6 +246,33 @@ class TestCreateUser:
         assert len(query("SELECT id FROM accounts")) == 1
 
 
+class TestJson:
+    """What says a sentence says the same as one document."""
+
+    def test_each_of_them(self, run: Run, query: Query, tmp_path: Path) -> None:
+        created = run("create-user", "user@example.com", "--json", "--password-stdin", stdin=PASSWORD)
+        [account] = query("SELECT id FROM accounts")
+        assert json.loads(created.output) == {"id": str(account["id"])}
+        assert json.loads(run("unlock", "user@example.com", "--json").output) == {
+            "unlocked": "user@example.com"
+        }
+        assert json.loads(run("reset-mfa", "user@example.com", "--json").output) == {
+            "reset": "user@example.com"
+        }
+        invited = json.loads(run("invite", "other@example.com", "--json").output)
+        assert [invited["request"]] == [str(row["id"]) for row in query("SELECT id FROM one_time_secrets")]
+        assert json.loads(run("migrate", "--json").output) == {"applied": []}
+        status = json.loads(run("migrate", "status", "--json").output)
+        assert [row["version"] for row in status["items"]][:2] == ["0001", "0002"]
+        assert json.loads(run("version", "--json").output) == {"version": __version__}
+        assert json.loads(run("settings", "--json").output)["AUTH_AUDIENCE"] == "auth-manager"
+        assert json.loads(run("keys", "rewrap", "--json").output) == {"rewrapped": 0, "unreadable": 0}
+        made = json.loads(run("keys", "generate", "--algorithm", "ES256", "--json").output)
+        assert json.loads(made["AUTH_SIGNING_KEYS"])["keys"][0]["alg"] == "ES256"
+        wrote = json.loads(run("keys", "generate", "--directory", str(tmp_path / "k"), "--json").output)
+        assert [Path(name).name for name in wrote["wrote"]] == ["signing-keys.json", "secret-keys"]
+
+
 class TestKeysRewrap:
     def test_an_old_key_can_go_afterwards(
         self, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch

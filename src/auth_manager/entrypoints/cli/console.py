@@ -12,6 +12,7 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
+from rich.prompt import Confirm
 from rich.table import Table
 from rich.text import Text
 
@@ -46,6 +47,14 @@ def refuse(message: str, exit_code: int = EXIT_REFUSED) -> NoReturn:
 def say(message: str) -> None:
     """Print a line as it is: no markup, no wrapping."""
     output.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def report(message: str, facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Say what was done: in a sentence, or as a JSON object of the same facts."""
+    if as_json:
+        show_json(facts)
+    else:
+        say(message)
 
 
 def show_rows(
@@ -95,7 +104,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigurationError("nobody can be asked here: say --yes to go ahead")
-    if not typer.confirm(question, err=True):
+    if not Confirm.ask(Text(question), console=errors, default=False, stream=sys.stdin):
         raise typer.Abort
 
 

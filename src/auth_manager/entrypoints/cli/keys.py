@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from auth_manager.entrypoints.cli import console
-from auth_manager.entrypoints.cli.console import EXIT_REFUSED
+from auth_manager.entrypoints.cli.console import AsJson
 from auth_manager.errors import ConfigurationError
 from auth_manager.signing_keys import Algorithm, generate_signing_key, serialize_key_set
 from auth_manager.totp import service as totp_service
@@ -22,10 +22,15 @@ def keys_generate(
     directory: Annotated[
         Path | None, typer.Option(help="Write signing-keys.json and secret-keys here instead of printing.")
     ] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Make a signing key set (AUTH_SIGNING_KEYS) and a secret key (AUTH_SECRET_KEYS)."""
     signing_keys = serialize_key_set([generate_signing_key(algorithm)])
     secret_key = secrets.token_urlsafe(48)
+    if directory is None and as_json:
+        console.show_json({"AUTH_SIGNING_KEYS": signing_keys, "AUTH_SECRET_KEYS": secret_key})
+        return
     if directory is None:
         # One assignment a line, quoted for a shell: the JSON has no single quote.
         sys.stdout.write(f"AUTH_SIGNING_KEYS='{signing_keys}'\nAUTH_SECRET_KEYS='{secret_key}'\n")
@@ -38,14 +43,18 @@ def keys_generate(
     for path, content in files.items():
         path.touch(mode=0o600, exist_ok=False)
         path.write_text(content + "\n", encoding="ascii")
-        console.say(f"wrote {path}")
+        if not as_json:
+            console.say(f"wrote {path}")
+    if as_json:
+        console.show_json({"wrote": [str(path) for path in files]})
 
 
 @app.command("rewrap")
-def keys_rewrap() -> None:
+def keys_rewrap(*, as_json: AsJson = False) -> None:
     """Move what is encrypted to the first of AUTH_SECRET_KEYS, so that an old one can be taken out."""
     with console.open_resources() as resources:
         outcome = totp_service.rewrap_secrets(resources)
-    console.say(f"rewrapped {outcome.rewrapped}")
+    facts = {"rewrapped": outcome.rewrapped, "unreadable": outcome.unreadable}
+    console.report(f"rewrapped {outcome.rewrapped}", facts, as_json=as_json)
     if outcome.unreadable:
-        console.refuse(f"{outcome.unreadable} cannot be read with any of the keys", EXIT_REFUSED)
+        console.refuse(f"{outcome.unreadable} cannot be read with any of the keys")

@@ -17,18 +17,18 @@ DatabaseUrl = Annotated[
 
 
 @app.callback()
-def migrate_up(context: typer.Context, database_url: DatabaseUrl = "") -> None:
+def migrate_up(context: typer.Context, database_url: DatabaseUrl = "", *, as_json: AsJson = False) -> None:
     """Apply what is missing. Of all settings only AUTH_DATABASE_URL is needed."""
     if not database_url:
         raise ConfigurationError("AUTH_DATABASE_URL is not set")
     context.obj = database_url
     if context.invoked_subcommand is not None:
         return
-    applied = migrate.apply_migrations(database_url)
-    for migration in applied:
-        console.say(f"applied {migration.version:04d}_{migration.name}")
-    if not applied:
-        console.say("nothing to do")
+    applied = [
+        f"{migration.version:04d}_{migration.name}" for migration in migrate.apply_migrations(database_url)
+    ]
+    sentence = "\n".join(f"applied {name}" for name in applied) or "nothing to do"
+    console.report(sentence, {"applied": applied}, as_json=as_json)
 
 
 @app.command("status")

@@ -9,6 +9,7 @@ import typer
 from auth_manager.accounts import service as accounts_service
 from auth_manager.accounts.service import Registration
 from auth_manager.entrypoints.cli import console
+from auth_manager.entrypoints.cli.console import AsJson
 from auth_manager.errors import ConfigurationError
 from auth_manager.invitations import service as invitations_service
 from auth_manager.login import service as login_service
@@ -26,6 +27,7 @@ def create_user(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Create a user directly in the database, with the same rules as registration."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
@@ -33,23 +35,29 @@ def create_user(
     roles = ("admin",) if admin else ()
     with console.open_resources() as resources:
         account = accounts_service.create_verified(resources, console.operator(), registration, roles=roles)
-    console.say(f"created {account.id}")
+    console.report(f"created {account.id}", {"id": account.id}, as_json=as_json)
 
 
 @app.command()
-def unlock(identifier: Annotated[str, typer.Argument(help="E-mail address or username.")]) -> None:
+def unlock(
+    identifier: Annotated[str, typer.Argument(help="E-mail address or username.")], *, as_json: AsJson = False
+) -> None:
     """Forget an account's failed logins, so that its owner can try again at once."""
     with console.open_resources() as resources:
         login_service.unlock(resources, console.operator(), identifier)
-    console.say("unlocked")
+    console.report("unlocked", {"unlocked": identifier}, as_json=as_json)
 
 
 @app.command("reset-mfa")
-def reset_mfa(identifier: Annotated[str, typer.Argument(help="E-mail address or username.")]) -> None:
+def reset_mfa(
+    identifier: Annotated[str, typer.Argument(help="E-mail address or username.")], *, as_json: AsJson = False
+) -> None:
     """Remove all second factors of an account, for an owner who lost them; its sessions end."""
     with console.open_resources() as resources:
         mfa_service.reset(resources, console.operator(), identifier)
-    console.say("removed; the account signs in without a second factor")
+    console.report(
+        "removed; the account signs in without a second factor", {"reset": identifier}, as_json=as_json
+    )
 
 
 @app.command()
@@ -58,13 +66,15 @@ def invite(
     role: Annotated[list[str] | None, typer.Option(help="A role of the account; may be given again.")] = None,
     locale: Annotated[str | None, typer.Option(help="Language of the mail, as en or fr.")] = None,
     invited_by: Annotated[str | None, typer.Option(help="Your name, for the mail.")] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Mail an invitation to an account; needed where AUTH_SIGN_UP is closed."""
     with console.open_resources() as resources:
-        invitations_service.invite(
+        request = invitations_service.invite(
             resources, console.operator(), email, roles=role or (), locale=locale, invited_by=invited_by
         )
-    console.say("invited; the mail is in the outbox")
+    console.report("invited; the mail is in the outbox", {"request": request}, as_json=as_json)
 
 
 def _ask_password() -> str:

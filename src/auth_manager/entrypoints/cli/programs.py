@@ -15,9 +15,9 @@ app = typer.Typer()
 
 
 @app.command()
-def version() -> None:
+def version(*, as_json: AsJson = False) -> None:
     """Print the version."""
-    console.say(__version__)
+    console.report(__version__, {"version": __version__}, as_json=as_json)
 
 
 @app.command()

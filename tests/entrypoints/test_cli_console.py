@@ -1,0 +1,130 @@
+"""What the commands share: tables, JSON, questions, the operator's name."""
+
+import getpass
+import io
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+import typer
+from rich.console import Console
+
+from auth_manager.entrypoints.cli import console
+from auth_manager.errors import ConfigurationError
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+ROW = {"id": UUID(int=7), "name": "[red]\x1b[2J", "at": NOW, "roles": ["a", "b"], "on": True, "none": None}
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "output", Console(width=200))
+    monkeypatch.setattr(console, "errors", Console(width=200, stderr=True))
+
+
+class TestShowRows:
+    def test_a_table_has_no_markup_and_nothing_that_a_terminal_obeys(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        console.show_rows([ROW], list(ROW), as_json=False, next_cursor="abc")
+        printed = capsys.readouterr()
+        assert "[red]\ufffd[2J" in printed.out
+        assert "\x1b" not in printed.out
+        assert "2030-01-02T03:04:05+00:00" in printed.out
+        assert "a, b" in printed.out
+        assert "yes" in printed.out
+        assert printed.err == "more: --cursor abc\n"
+
+    def test_json_is_one_document(self, capsys: pytest.CaptureFixture[str]) -> None:
+        console.show_rows([ROW], ["id"], as_json=True)
+        assert json.loads(capsys.readouterr().out) == {
+            "items": [
+                {
+                    "id": "00000000-0000-0000-0000-000000000007",
+                    "name": "[red]\x1b[2J",
+                    "at": "2030-01-02T03:04:05Z",
+                    "roles": ["a", "b"],
+                    "on": True,
+                    "none": None,
+                }
+            ],
+            "next_cursor": None,
+        }
+
+    def test_what_is_no_json_is_no_output(self) -> None:
+        with pytest.raises(TypeError, match="bytes is no JSON"):
+            console.show_json({"a": b"x"})
+
+
+class TestShowFacts:
+    def test_a_line_each(self, capsys: pytest.CaptureFixture[str]) -> None:
+        console.show_facts({"rows": 7, "claims": {"a": 1}}, as_json=False)
+        assert capsys.readouterr().out.split() == ["rows", "7", "claims", '{"a":', "1}"]
+
+    def test_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        console.show_facts({"rows": 7}, as_json=True)
+        assert capsys.readouterr().out == '{"rows": 7}\n'
+
+
+@pytest.mark.parametrize(("as_json", "out"), [(False, "done\n"), (True, '{"id": 1}\n')])
+def test_a_report(capsys: pytest.CaptureFixture[str], out: str, *, as_json: bool) -> None:
+    console.report("done", {"id": 1}, as_json=as_json)
+    assert capsys.readouterr().out == out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestConfirm:
+    @pytest.fixture
+    def answer(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        return lambda text: monkeypatch.setattr(sys, "stdin", Terminal(text))
+
+    def test_yes_asks_nobody(self) -> None:
+        console.confirm("Delete?", yes=True)
+
+    def test_without_a_terminal_nothing_is_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+        with pytest.raises(ConfigurationError, match="--yes"):
+            console.confirm("Delete?", yes=False)
+
+    def test_no(self, answer: Callable[[str], None]) -> None:
+        answer("n\n")
+        with pytest.raises(typer.Abort):
+            console.confirm("Delete?", yes=False)
+
+    def test_the_question_is_no_output(
+        self, answer: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        answer("y\n")
+        console.confirm("Delete?", yes=False)
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "Delete?" in printed.err
+
+
+class TestOperator:
+    def test_it_is_the_user_of_the_system(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SUDO_USER", raising=False)
+        origin = console.operator()
+        assert origin.operator == getpass.getuser()
+        assert origin.address is None
+        assert origin.request_id.startswith("cli-")
+
+    def test_through_sudo_it_is_who_called_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SUDO_USER", "alice")
+        assert console.operating_system_user() == "alice"
+
+    def test_a_user_without_a_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SUDO_USER", raising=False)
+
+        def refuse() -> str:
+            raise KeyError("no such user")
+
+        monkeypatch.setattr(getpass, "getuser", refuse)
+        assert console.operating_system_user().startswith("uid ")
