@@ -13,7 +13,7 @@ COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
 .PHONY: help local test browser test-browser test-container test-deploy coverage lint format types templates checkov requirements \
-	openapi commands sam-local pipelines scan image bench bench-quick profile clean
+	openapi commands sam-local pipelines scan image bench bench-quick bench-import profile clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -154,6 +154,9 @@ bench: .venv-bench/.installed ## Measure cold start, warm path, server mode and 
 
 bench-quick: .venv-bench/.installed ## The same in under two minutes, with fewer rounds and smaller databases
 	@.venv-bench/bin/python -m bench --quick $(ARGS)
+
+bench-import: .venv-bench/.installed ## Measure a million users in and out, beside a bare COPY of the same rows
+	@.venv-bench/bin/python -m bench.imports $(ARGS)
 
 profile: .venv-bench/.installed ## Write what a cold start imports, and a flame graph of the warm path, to .bench/
 	@.venv-bench/bin/python -m bench.profiling

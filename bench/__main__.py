@@ -10,10 +10,16 @@ from typing import NoReturn, TextIO
 
 from rich.console import Console
 
-from bench import cold_start, growth, report, server_mode, warm_path
+from bench import audit_chain, cold_start, growth, report, server_mode, warm_path
 from bench.report import RESULTS, Report, Target
 
-SECTIONS = {"cold-start": cold_start, "warm-path": warm_path, "server-mode": server_mode, "growth": growth}
+SECTIONS = {
+    "cold-start": cold_start,
+    "warm-path": warm_path,
+    "server-mode": server_mode,
+    "growth": growth,
+    "audit-chain": audit_chain,
+}
 
 
 def main() -> None:
@@ -29,6 +35,7 @@ def main() -> None:
         "warm-path": lambda: warm_path.measure(quick=arguments.quick),
         "server-mode": lambda: server_mode.measure(quick=arguments.quick, peers=arguments.peer),
         "growth": lambda: growth.measure(quick=arguments.quick, largest=arguments.users),
+        "audit-chain": lambda: audit_chain.measure(quick=arguments.quick),
     }
     targets: list[Target] = []
     try:

@@ -40,6 +40,7 @@ class Service:
 
     name: str
     arrive: Callable[[], Peer]
+    database_url: str = ""
 
 
 def measure(*, quick: bool = False, peers: Sequence[str] = ()) -> Report:
@@ -47,7 +48,7 @@ def measure(*, quick: bool = False, peers: Sequence[str] = ()) -> Report:
     with ExitStack() as stack:
         server = stack.enter_context(postgres())
         services = [
-            stack.enter_context(_auth_manager(server.url)),
+            stack.enter_context(auth_manager_server(server.url)),
             stack.enter_context(_fastapi_users(server.url)),
         ]
         skipped = []
@@ -62,7 +63,7 @@ def measure(*, quick: bool = False, peers: Sequence[str] = ()) -> Report:
 
 
 def _measure_latency(services: Sequence[Service], *, rounds: int) -> dict[str, list[float]]:
-    people = {service.name: _arrived(service) for service in services}
+    people = {service.name: arrived(service) for service in services}
     actions = {
         f"{name}: {request}": getattr(person, request)
         for request in REQUESTS
@@ -78,18 +79,18 @@ def _measure_throughput(
     hasher = default_hasher()
     stored = hasher.hash(PASSWORD)
     found: dict[str, list[float]] = {}
-    people = {service.name: [_arrived(service) for _ in range(CLIENTS)] for service in services}
+    people = {service.name: [arrived(service) for _ in range(CLIENTS)] for service in services}
     for _ in range(rounds):
-        rate = _rate([lambda: hasher.verify(stored, PASSWORD)], seconds)
+        rate = rate_of([lambda: hasher.verify(stored, PASSWORD)], seconds)
         found.setdefault(HASH_LOOP, []).append(rate)
         for request in ("me", "refresh", "log_in"):
             for name, group in people.items():
-                rate = _rate([getattr(person, request) for person in group], seconds)
+                rate = rate_of([getattr(person, request) for person in group], seconds)
                 found.setdefault(f"{name}: {request}", []).append(rate)
     return found
 
 
-def _rate(actions: Sequence[Action], seconds: float) -> float:
+def rate_of(actions: Sequence[Action], seconds: float) -> float:
     """Repeat actions, each in a thread of its own; return how many a second all of them did."""
     ready = threading.Barrier(len(actions))
 
@@ -105,7 +106,8 @@ def _rate(actions: Sequence[Action], seconds: float) -> float:
         return sum(threads.map(repeat, actions))
 
 
-def _arrived(service: Service) -> Peer:
+def arrived(service: Service) -> Peer:
+    """Return a new person of a server, who is logged in."""
     person = service.arrive()
     person.register()
     person.log_in()
@@ -113,10 +115,11 @@ def _arrived(service: Service) -> Peer:
 
 
 @contextmanager
-def _auth_manager(server_url: str) -> Generator[Service]:
-    environment = environment_of(create_database(server_url, "auth_manager"))
-    with _serving("auth_manager.entrypoints.cli", "serve", environment=environment) as port:
-        yield Service(OURS, lambda: auth_manager(port))
+def auth_manager_server(server_url: str) -> Generator[Service]:
+    """Run ours on a database of its own."""
+    url = create_database(server_url, "auth_manager")
+    with _serving("auth_manager.entrypoints.cli", "serve", environment=environment_of(url)) as port:
+        yield Service(OURS, lambda: auth_manager(port), url)
 
 
 @contextmanager

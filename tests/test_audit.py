@@ -46,6 +46,12 @@ class TestAppend:
             "actor_id": None,
             "operator": None,
             "details": {},
+            # What the chain fills in later.
+            "position": None,
+            "previous_hash": None,
+            "personal_salt": None,
+            "personal_hash": None,
+            "hash": None,
         }
 
     def test_who_did_it_and_what_it_was_are_kept(self, database: Database) -> None:
@@ -63,11 +69,26 @@ class TestAppend:
             assert connection.fetch_all("SELECT id FROM audit_events") == []
 
 
+CHAINED = "position = 1, previous_hash = '', personal_hash = '', hash = ''"
+UNCHAINED = "position = NULL, previous_hash = NULL, personal_hash = NULL, hash = NULL"
+
+
 class TestAppendOnly:
     @pytest.mark.parametrize(
         "sql",
         [
             "UPDATE audit_events SET reason = 'x'",
+            "UPDATE audit_events SET actor_id = id, address = NULL, user_agent = ''",
+            "UPDATE audit_events SET operator = 'x', address = NULL, user_agent = ''",
+            "UPDATE audit_events SET details = '{\"x\": 1}', address = NULL, user_agent = ''",
+            "UPDATE audit_events SET address = NULL",
+            "UPDATE audit_events SET address = '192.0.2.1', user_agent = ''",
+            f"UPDATE audit_events SET {CHAINED}, reason = 'x'",
+            f"UPDATE audit_events SET {CHAINED}, user_agent = 'x'",
+            f"UPDATE audit_events SET {CHAINED}; UPDATE audit_events SET hash = 'x'",
+            f"UPDATE audit_events SET {CHAINED}; UPDATE audit_events SET position = 2",
+            f"UPDATE audit_events SET {CHAINED}; UPDATE audit_events SET personal_salt = 't'",
+            f"UPDATE audit_events SET {CHAINED}; UPDATE audit_events SET {UNCHAINED}",
             "DELETE FROM audit_events",
             "TRUNCATE audit_events",
         ],
@@ -81,3 +102,23 @@ class TestAppendOnly:
             connection.add(sql)
         with database.one_trip() as connection:
             assert connection.fetch_all("SELECT * FROM audit_events") == [row]
+
+    def test_an_event_joins_the_chain_whole(self, database: Database) -> None:
+        append(database)
+        with (
+            pytest.raises(psycopg2.errors.CheckViolation, match="audit_events_chained"),
+            database.one_trip() as connection,
+        ):
+            connection.add("UPDATE audit_events SET position = 1, hash = ''")
+
+    def test_an_erasure_by_an_older_image_drops_the_salt(self, database: Database) -> None:
+        row = append(database)
+        with database.one_trip() as connection:
+            connection.add(f"UPDATE audit_events SET {CHAINED}, personal_salt = 's'")
+        with database.one_trip() as connection:
+            connection.add("UPDATE audit_events SET address = NULL, user_agent = ''")
+        with database.one_trip() as connection:
+            [erased] = connection.fetch_all("SELECT * FROM audit_events")
+        changed = {name for name in row if erased[name] != row[name]}
+        assert changed == {"address", "user_agent", "position", "previous_hash", "personal_hash", "hash"}
+        assert erased["personal_salt"] is None

@@ -109,6 +109,42 @@ class TestLoad:
             load_settings()
 
 
+class TestAttributeClaims:
+    def test_names_and_pointers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AUTH_ATTRIBUTE_CLAIMS", '{"plan": "/plan", "https://a.example/x": "/a~1b/0"}')
+        assert load_settings().attribute_claims == {"plan": "/plan", "https://a.example/x": "/a~1b/0"}
+
+    def test_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AUTH_ATTRIBUTE_CLAIMS", "")
+        assert load_settings().attribute_claims == {}
+
+    @pytest.mark.parametrize(
+        ("value", "says"),
+        [
+            *(
+                (value, "JSON object")
+                for value in ("plan", "[]", "[1]", "1", "null", '"plan"', "{", "[" * 9999)
+            ),
+            ('{"plan": "/a", "plan": "/b"}', "each once"),
+            *(
+                (f'{{"{name}": "/a"}}', "reserved")
+                for name in ("sub", "act", "roles", "email_verified", "nonce")
+            ),
+            *((f'{{"{name}": "/a"}}', "name") for name in ("", "1st", "a b", "a" * 129, "\u00e9")),
+            *((f'{{"plan": "{pointer}"}}', "pointer") for pointer in ("plan", "/~", "/~2", "a/b")),
+            ('{"plan": ["/a"]}', "string"),
+            ('{"plan": {"a": "/b"}}', "string"),
+            ("{" + ", ".join(f'"c{number}": "/a"' for number in range(21)) + "}", "20"),
+        ],
+    )
+    def test_what_names_nothing_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, value: str, says: str
+    ) -> None:
+        monkeypatch.setenv("AUTH_ATTRIBUTE_CLAIMS", value)
+        with pytest.raises(ConfigurationError, match=rf"AUTH_ATTRIBUTE_CLAIMS.*{says}"):
+            load_settings()
+
+
 class TestPasskeys:
     """What no browser would make a passkey for is refused at start (W3C WebAuthn section 5.1.3)."""
 
@@ -208,6 +244,25 @@ class TestPasskeys:
         with pytest.raises(ConfigurationError) as caught:
             load_settings()
         assert message in str(caught.value)
+        assert "canary" not in str(caught.value)
+
+
+class TestWebhooks:
+    def test_networks_are_those_that_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert load_settings().webhook_networks == ()
+        monkeypatch.setenv("AUTH_WEBHOOK_ALLOWED_NETWORKS", "10.1.0.0/16, fd12::/32")
+        assert [str(network) for network in load_settings().webhook_networks] == ["10.1.0.0/16", "fd12::/32"]
+
+    def test_a_laptop_reaches_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AUTH_MODE", "local")
+        assert [str(network) for network in load_settings().webhook_networks] == ["127.0.0.0/8", "::1/128"]
+
+    @pytest.mark.parametrize("network", ["canary", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8 10.1.0.0/16"])
+    def test_what_is_none(self, monkeypatch: pytest.MonkeyPatch, network: str) -> None:
+        monkeypatch.setenv("AUTH_WEBHOOK_ALLOWED_NETWORKS", network)
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings()
+        assert "AUTH_WEBHOOK_ALLOWED_NETWORKS" in str(caught.value)
         assert "canary" not in str(caught.value)
 
 

@@ -29,6 +29,7 @@ from auth_manager.signing_keys import (
     generate_signing_key,
     load_key_set,
     parse_key_set,
+    parse_public_jwk,
     serialize_key_set,
 )
 
@@ -467,6 +468,24 @@ class TestPublicJwks:
 
         assert str(jwk_of("ES256")["d"]) not in repr(key_set)
         assert str(jwk_of("ES256")["d"]) not in json.dumps(key_set.public_jwks())
+
+
+class TestParsePublicJwk:
+    @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+    def test_it_verifies_what_the_pair_signed(self, algorithm: Algorithm) -> None:
+        private = generate_signing_key(algorithm)
+        key_set = parse_key_set(serialize_key_set([private]), algorithm=algorithm, local=False)
+        for jwk in (key_set.current.public_jwk, private):
+            read = parse_public_jwk(jwk)
+            assert (read.kid, read.private_key, read.state) == (key_set.current.kid, None, "previous")
+            assert read.verifies(b"m", key_set.current.sign(b"m"))
+
+    @pytest.mark.parametrize(
+        "jwk", [{}, {"kty": "oct", "k": "AAAA"}, {"kty": "EC", "crv": "P-256"}, RFC_7515_A_3]
+    )
+    def test_what_is_none_of_ours(self, jwk: dict[str, object]) -> None:
+        with pytest.raises(ConfigurationError):
+            parse_public_jwk(jwk)
 
 
 class TestLoadKeySet:

@@ -38,6 +38,7 @@ LIFETIME = timedelta(minutes=15)
 ACCOUNT = UUID("01890000-0000-7000-8000-000000000001")
 SESSION = UUID("01890000-0000-7000-8000-000000000002")
 TOKEN = UUID("01890000-0000-7000-8000-000000000003")
+ADMINISTRATOR = UUID("01890000-0000-7000-8000-000000000004")
 CLAIMS: dict[str, Any] = {
     "iss": ISSUER,
     "sub": str(ACCOUNT),
@@ -168,23 +169,27 @@ def access_tokens(keys: KeySet) -> AccessTokens:
     return AccessTokens(keys, issuer=ISSUER, audience=AUDIENCE)
 
 
-def issue(
-    keys: KeySet, *, now: datetime = NOW, lifetime: timedelta = LIFETIME, scope: str = "account"
-) -> str:
-    issued = access_tokens(keys).issue(
-        account_id=ACCOUNT,
-        session_id=SESSION,
-        token_id=TOKEN,
-        client_id="web",
-        scope=scope,
-        roles=["editor"],
-        authenticated_at=NOW - timedelta(seconds=60),
-        amr=["pwd"],
-        acr="1",
-        now=now,
-        lifetime=lifetime,
-    )
-    return issued.token
+ISSUED: dict[str, Any] = {
+    "account_id": ACCOUNT,
+    "session_id": SESSION,
+    "token_id": TOKEN,
+    "client_id": "web",
+    "scope": "account",
+    "roles": ["editor"],
+    "authenticated_at": NOW - timedelta(seconds=60),
+    "amr": ["pwd"],
+    "acr": "1",
+    "now": NOW,
+    "lifetime": LIFETIME,
+}
+
+
+def issue(keys: KeySet, **changes: Any) -> str:
+    return access_tokens(keys).issue(**ISSUED | changes).token
+
+
+def payload_of(token: str) -> Any:
+    return jwt.decode(token, options={"verify_signature": False})
 
 
 def verify(keys: KeySet, token: str, now: datetime = NOW) -> AccessClaims:
@@ -259,6 +264,25 @@ class TestIssue:
         token = issue(key_set, now=datetime.now(UTC))
 
         assert jwt.decode(token, public, audience=AUDIENCE, issuer=ISSUER)["sid"] == str(SESSION)
+
+    def test_who_acts_for_somebody_is_named(self, key_set: KeySet) -> None:
+        """RFC 8693 section 4.1."""
+        token = issue(key_set, act=ADMINISTRATOR)
+        assert payload_of(token)["act"] == {"sub": str(ADMINISTRATOR)}
+        assert verify(key_set, token).act == ADMINISTRATOR
+        assert verify(key_set, issue(key_set)).act is None
+
+    def test_permissions_and_further_claims(self, key_set: KeySet) -> None:
+        further = {"plan": "gold", "tags": ["a", 1, None]}
+        token = issue(key_set, permissions=["users:read"], custom=further)
+        assert payload_of(token) == CLAIMS | further | {"permissions": ["users:read"]}
+        assert verify(key_set, token) == verify(key_set, issue(key_set))
+
+    @pytest.mark.parametrize("name", [*CLAIMS, "act", "permissions"])
+    def test_no_further_claim_replaces_one_of_ours(self, ec_keys: KeySet, name: str) -> None:
+        ours = {"permissions": ["users:read"], "act": ADMINISTRATOR}
+        token = issue(ec_keys, **ours, custom={name: "forged"})
+        assert payload_of(token) == payload_of(issue(ec_keys, **ours))
 
     def test_it_expires_when_it_says(self, rsa_keys: KeySet) -> None:
         issued = access_tokens(rsa_keys).issue(
@@ -562,6 +586,18 @@ class TestRefuseFalseClaims:
 
         assert accepted(ec_keys, stolen(ec_keys, payload))
         assert refused(ec_keys, stolen(ec_keys, payload.replace(member, f"{member},{member}")))
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            *(None, True, str(ACCOUNT), [], {}, {"sub": None}, {"sub": ""}, {"sub": ACCOUNT.hex}),
+            {"sub": str(ACCOUNT), "act": {"sub": str(ACCOUNT)}},
+            {"sub": str(ACCOUNT), "iss": ISSUER},
+        ],
+    )
+    def test_who_acts_is_one_plain_uuid(self, ec_keys: KeySet, act: object) -> None:
+        assert accepted(ec_keys, stolen(ec_keys, CLAIMS | {"act": {"sub": str(ACCOUNT)}}))
+        assert refused(ec_keys, stolen(ec_keys, CLAIMS | {"act": act}))
 
     def test_claims_of_later_versions_are_no_obstacle(self, ec_keys: KeySet) -> None:
         assert accepted(ec_keys, stolen(ec_keys, {**CLAIMS, "nbf": SECOND, "tenant": {"id": 1.5}}))

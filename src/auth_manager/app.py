@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from auth_manager import __version__
 from auth_manager.aws.database_access import open_database_url
 from auth_manager.database import Database
+from auth_manager.lazy_migration import CheckElsewhere, open_callback
 from auth_manager.observability import count, trace
 from auth_manager.one_time_secrets import OneTimeSecrets
 from auth_manager.passwords import Passwords
@@ -30,7 +31,7 @@ FEATURES = (
     Feature("auth_manager.sessions.routes", ("/auth/refresh", "/auth/logout", "/auth/sessions")),
     Feature("auth_manager.accounts.routes", ("/auth/register", "/auth/me")),
     Feature("auth_manager.verification.routes", ("/auth/verify-email", "/auth/email/")),
-    Feature("auth_manager.invitations.routes", ("/auth/invitations/",)),
+    Feature("auth_manager.invitations.routes", ("/auth/invitations/", "/admin/invitations")),
     Feature("auth_manager.erasure.routes", ("/auth/me",)),
     Feature("auth_manager.email_login.routes", ("/auth/email-login",)),
     Feature("auth_manager.reauthentication.routes", ("/auth/reauthenticate",)),
@@ -38,7 +39,13 @@ FEATURES = (
     Feature("auth_manager.mfa.routes", ("/auth/mfa", "/auth/login/mfa")),
     Feature("auth_manager.totp.routes", ("/auth/mfa/totp",)),
     Feature("auth_manager.passkeys.routes", ("/auth/passkeys",)),
-    Feature("auth_manager.admin.routes", ("/admin/",)),
+    Feature("auth_manager.directory.routes", ("/admin/users",)),
+    Feature("auth_manager.bulk_actions.routes", ("/admin/users/bulk",)),
+    Feature("auth_manager.impersonation.routes", ("/admin/users/",)),
+    Feature("auth_manager.roles.routes", ("/admin/roles", "/admin/users/")),
+    Feature("auth_manager.webhooks.routes", ("/admin/webhooks",)),
+    Feature("auth_manager.audit_trail.routes", ("/admin/audit",)),
+    Feature("auth_manager.admin.routes", ("/admin/users/",)),
 )
 """Where the routes are, and how their paths begin."""
 
@@ -80,7 +87,20 @@ def build_resources(
         cursors=Cursors(secret_keys),
         one_time_secrets=OneTimeSecrets(secret_keys),
         hand_over=hand_over or (lambda _ids: None),
+        check_elsewhere=_open_former_system(settings, fetch_secret),
     )
+
+
+def _open_former_system(
+    settings: Settings, fetch_secret: Callable[[str], str] | None
+) -> CheckElsewhere | None:
+    if settings.lazy_migration_url:
+        return open_callback(settings, fetch_secret)
+    if settings.lazy_migration_cognito:
+        from auth_manager.aws.cognito import open_cognito  # noqa: PLC0415 -- only where configured
+
+        return open_cognito(settings.lazy_migration_cognito)
+    return None
 
 
 def connect_database(

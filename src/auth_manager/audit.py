@@ -5,7 +5,7 @@ leaving a person.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -90,11 +90,53 @@ def append(
     )
 
 
+def append_all(
+    connection: Connection,
+    event: str,
+    origin: Origin,
+    *,
+    account_ids: Sequence[UUID],
+    actor_id: UUID | None = None,
+    session_id: UUID | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Queue one event for each of these accounts, in one statement; as `append`."""
+    connection.add(
+        """
+        INSERT INTO audit_events (id, occurred_at, event, outcome, account_id, session_id, address,
+                                  user_agent, request_id, actor_id, operator, details)
+        SELECT id, %(now)s, %(event)s, 'success', account_id, %(session_id)s::uuid, %(address)s,
+               %(user_agent)s, %(request_id)s, %(actor_id)s::uuid, %(operator)s, %(details)s::jsonb
+        FROM unnest(%(ids)s::uuid[], %(account_ids)s::uuid[]) AS of_account (id, account_id)
+        ON CONFLICT ON CONSTRAINT audit_events_pkey DO NOTHING
+        """,
+        {
+            "ids": [new_id() for _ in account_ids],
+            "now": origin.now,
+            "event": event,
+            "account_ids": list(account_ids),
+            "session_id": session_id,
+            "address": origin.address,
+            "user_agent": origin.user_agent,
+            "request_id": origin.request_id,
+            "actor_id": actor_id,
+            "operator": origin.operator,
+            "details": json.dumps(dict(details or {})),
+        },
+    )
+
+
 def list_of(connection: Connection, account_id: UUID, *, limit: int) -> list[Row]:
-    """Return the latest events of an account, newest first, in one round trip: for its owner's export."""
+    """Return the latest events of an account, newest first, in one round trip: for its owner's export.
+
+    Where somebody else did it, not from where.
+    """
     return connection.fetch_all(
         """
-        SELECT occurred_at, event, outcome, reason, session_id, host(address) AS address, user_agent
+        SELECT occurred_at, event, outcome, reason,
+               CASE WHEN actor_id IS NULL THEN session_id END AS session_id,
+               CASE WHEN actor_id IS NULL THEN host(address) END AS address,
+               CASE WHEN actor_id IS NULL THEN user_agent ELSE '' END AS user_agent
         FROM audit_events WHERE account_id = %(account_id)s ORDER BY id DESC LIMIT %(limit)s
         """,
         {"account_id": account_id, "limit": limit},
@@ -102,10 +144,13 @@ def list_of(connection: Connection, account_id: UUID, *, limit: int) -> list[Row
 
 
 def anonymise(connection: Connection, account_id: UUID) -> None:
-    """Queue the removal of addresses and user agents from an account's events; the events stay."""
+    """Queue the removal of addresses and user agents from an account's events; the events stay.
+
+    Their salt goes with them: what the chain's hash has of both can then be guessed by nobody.
+    """
     connection.add(
         """
-        UPDATE audit_events SET address = NULL, user_agent = ''
+        UPDATE audit_events SET address = NULL, user_agent = '', personal_salt = NULL
         WHERE account_id = %(account_id)s AND (address IS NOT NULL OR user_agent <> '')
         """,
         {"account_id": account_id},

@@ -80,7 +80,45 @@ BUDGETS = {
     "PATCH /auth/passkeys/{passkey_id}": Budget(1),
     # Who has which, locked; then the removal.
     "DELETE /auth/passkeys/{passkey_id}": Budget(2),
+    "GET /admin/users": Budget(1),
+    "POST /admin/users": Budget(1, aws_calls=1),
+    # Who they are, locked; then the act.
+    "POST /admin/users/bulk": Budget(2),
+    "GET /admin/users/{account_id}": Budget(1),
+    # A new address has a proof, and a notice for the old one.
+    "PATCH /admin/users/{account_id}": Budget(1, aws_calls=1),
+    "DELETE /admin/users/{account_id}": Budget(1, aws_calls=1),
+    "POST /admin/users/{account_id}/disable": Budget(1),
+    "POST /admin/users/{account_id}/enable": Budget(1),
+    "POST /admin/users/{account_id}/unlock": Budget(1),
+    "POST /admin/users/{account_id}/recovery": Budget(1, aws_calls=1),
+    "POST /admin/users/{account_id}/logout": Budget(1),
     "POST /admin/users/{account_id}/mfa-reset": Budget(1),
+    # The account, locked; then the session.
+    "POST /admin/users/{account_id}/impersonate": Budget(2),
+    "GET /admin/users/{account_id}/sessions": Budget(1),
+    "DELETE /admin/users/{account_id}/sessions/{session_id}": Budget(1),
+    # Whether the address is free; then the invitation.
+    "POST /admin/invitations": Budget(2, aws_calls=1),
+    "GET /admin/roles": Budget(1),
+    "POST /admin/roles": Budget(1),
+    "GET /admin/roles/{name}": Budget(1),
+    # The role, locked; then the change. Before the end of one also how many have it.
+    "PATCH /admin/roles/{name}": Budget(2),
+    "DELETE /admin/roles/{name}": Budget(3),
+    # What the account has, locked; then the change.
+    "PUT /admin/users/{account_id}/roles": Budget(2),
+    "GET /admin/webhooks": Budget(1),
+    "POST /admin/webhooks": Budget(1),
+    "GET /admin/webhooks/{endpoint_id}": Budget(1),
+    "PATCH /admin/webhooks/{endpoint_id}": Budget(1),
+    "DELETE /admin/webhooks/{endpoint_id}": Budget(1),
+    # The new secret; then what the endpoint is now, and the note of the answer.
+    "POST /admin/webhooks/{endpoint_id}/rotate-secret": Budget(2),
+    "POST /admin/webhooks/{endpoint_id}/test": Budget(1, aws_calls=1),
+    "GET /admin/webhooks/{endpoint_id}/deliveries": Budget(1),
+    "POST /admin/webhooks/{endpoint_id}/deliveries/{message_id}/replay": Budget(1, aws_calls=1),
+    "GET /admin/audit": Budget(1),
     "POST /auth/refresh": Budget(1),
     "POST /auth/logout": Budget(1),
     "GET /auth/sessions": Budget(1),

@@ -92,6 +92,13 @@ class MethodNotAllowed(AuthError):
     code = "method_not_allowed"
 
 
+class PreconditionFailed(AuthError):
+    """This was changed since you read it."""
+
+    status = 412
+    code = "precondition_failed"
+
+
 class BodyTooLarge(AuthError):
     """The request body is too large."""
 
@@ -258,6 +265,48 @@ class Forbidden(AuthError):
     code = "forbidden"
 
 
+class LastAdministrator(AuthError):
+    """Somebody has to remain who may administer."""
+
+    status = 409
+    code = "last_administrator"
+
+
+class CountChanged(AuthError):
+    """Another number of accounts is meant by now."""
+
+    status = 409
+    code = "count_changed"
+
+
+class RoleBuiltIn(AuthError):
+    """A built-in role can be neither changed nor deleted."""
+
+    status = 409
+    code = "role_built_in"
+
+
+class RoleTaken(AuthError):
+    """A role with this name exists."""
+
+    status = 409
+    code = "role_taken"
+
+
+class TooManyWebhooks(AuthError):
+    """There are as many webhook endpoints as there may be."""
+
+    status = 409
+    code = "too_many_webhooks"
+
+
+class WebhookDisabled(AuthError):
+    """This webhook endpoint is disabled."""
+
+    status = 409
+    code = "webhook_disabled"
+
+
 class InvalidOneTimeSecret(AuthError):
     """The code or the link is not valid, or was used before."""
 
@@ -338,6 +387,12 @@ class DatabaseUnavailable(ServiceUnavailable):
     """The database is not available right now."""
 
     code = "database_unavailable"
+
+
+class FormerSystemUnavailable(ServiceUnavailable):
+    """The system that this account came from does not answer right now."""
+
+    code = "former_system_unavailable"
 
 
 class NotReady(ServiceUnavailable):

@@ -9,23 +9,37 @@ What has expired is judged by the database's clock too: a sandbox whose clock is
 from datetime import datetime, timedelta
 
 from auth_manager.database import Connection
-from auth_manager.errors import RecentAuthenticationRequired, SessionEnded
+from auth_manager.errors import Forbidden, RecentAuthenticationRequired, SessionEnded
 from auth_manager.tokens import LEEWAY as LEEWAY_SECONDS
 from auth_manager.tokens import AccessClaims
 
 LEEWAY = timedelta(seconds=LEEWAY_SECONDS)
 
+IMPERSONATION_STANDS = (
+    "(sessions.impersonator_id IS NULL OR impersonation_stands(sessions.impersonator_id, accounts.id))"
+)
+"""SQL: an administrator acts for the account's owner for as long as they still may."""
 
-def require_live_session(connection: Connection, claims: AccessClaims, now: datetime) -> None:
-    """Queue the guard: the whole round trip fails with SessionEnded unless the session lives."""
+
+def require_live_session(
+    connection: Connection, claims: AccessClaims, now: datetime, *, impersonated_too: bool = False
+) -> None:
+    """Queue the guard: the whole round trip fails with SessionEnded unless the session lives.
+
+    Raises:
+        Forbidden: somebody acts for the owner; at once, unless `impersonated_too` says that this may be done.
+    """
+    if not impersonated_too:
+        refuse_impersonation(claims)
     connection.add(
-        """
+        f"""
         SELECT require(EXISTS (
             SELECT FROM sessions JOIN accounts ON accounts.id = sessions.account_id
             WHERE sessions.id = %(session_id)s AND sessions.account_id = %(account_id)s
               AND sessions.ended_at IS NULL AND sessions.expires_at > GREATEST(%(now)s, now())
-              AND now() < %(token_expires_at)s AND accounts.disabled_at IS NULL), 'session_ended')
-        """,
+              AND now() < %(token_expires_at)s AND accounts.disabled_at IS NULL
+              AND {IMPERSONATION_STANDS}), 'session_ended')
+        """,  # noqa: S608 -- a constant
         {
             "session_id": claims.sid,
             "account_id": claims.sub,
@@ -44,8 +58,10 @@ def require_step_up(connection: Connection, claims: AccessClaims, now: datetime,
     factors, what the token says for the time.
 
     Raises:
+        Forbidden: somebody acts for the owner; at once.
         RecentAuthenticationRequired: too long ago; at once. With one factor of two: with the round trip.
     """
+    refuse_impersonation(claims)  # whatever else is wrong with it
     require_recent_authentication(claims, now, maximum_age)
     require_live_session(connection, claims, now)
     connection.add(
@@ -59,6 +75,16 @@ def require_step_up(connection: Connection, claims: AccessClaims, now: datetime,
         {"session_id": claims.sid},
         refused={"authentication_too_weak": insufficient_authentication(maximum_age, acr="aal2")},
     )
+
+
+def refuse_impersonation(claims: AccessClaims) -> None:
+    """Refuse at once what nobody does for somebody else: to administer, or to change how they sign in.
+
+    Raises:
+        Forbidden: the token says that somebody acts for the account's owner.
+    """
+    if claims.act is not None:
+        raise Forbidden("Not while you act for somebody else.")
 
 
 def require_recent_authentication(claims: AccessClaims, now: datetime, maximum_age: int) -> None:

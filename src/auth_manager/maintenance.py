@@ -1,4 +1,4 @@
-"""What runs beside the requests: deleting what is over, and handing messages to the queue.
+"""What runs beside the requests: deletions, messages for the queue, the chain of the audit trail.
 
 Each batch is one short transaction and skips what a request holds, so that nobody waits for it.
 """
@@ -9,12 +9,16 @@ from uuid import UUID
 
 from auth_manager import idempotency, known_devices, one_time_secrets, outbox, rate_limits
 from auth_manager.audit import Origin
+from auth_manager.audit_chain import chaining, checkpoints
+from auth_manager.audit_chain.checkpoints import ChainBroken, Checkpoint
 from auth_manager.database import Connection, Database
 from auth_manager.erasure.service import erase_due
 from auth_manager.errors import ServiceUnavailable
 from auth_manager.factors import trusted_devices
 from auth_manager.observability import count, log_event
 from auth_manager.sessions import store as sessions_store
+from auth_manager.signing_keys import KeySet
+from auth_manager.webhooks import messages as webhook_messages
 
 BATCH = 1000
 """Rows of one transaction."""
@@ -105,21 +109,29 @@ def erase_accounts(
 
 
 def relay_outbox(
-    database: Database, hand_over: HandOver, *, now: datetime, may_go_on: Callable[[], bool] = lambda: True
+    database: Database,
+    hand_over: HandOver,
+    *,
+    now: datetime,
+    mails: bool = True,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> dict[str, int]:
-    """Hand every waiting message to the queue, at least once; return how many were taken and refused.
+    """Hand every waiting message to the queue, at least once; return how many it took and refused.
 
-    No transaction is open while the queue is asked. A message that it refuses waits for its claim to end.
+    Mails first; without `mails`, where nothing can send one, they wait. No transaction is open while the
+    queue is asked. A message that it refuses waits for its claim to end.
 
     Raises:
         ServiceUnavailable: the queue or the database did not answer; what was claimed waits likewise.
     """
     relayed = failed = 0
-    while may_go_on():
+    claims = [outbox.claim, webhook_messages.claim] if mails else [webhook_messages.claim]
+    while claims and may_go_on():
         with database.one_trip() as connection:
-            ids = outbox.claim(connection, now=now, limit=RELAY_BATCH)
+            ids = claims[0](connection, now=now, limit=RELAY_BATCH)
         if not ids:
-            break
+            del claims[0]
+            continue
         try:
             taken = hand_over(ids)
         except ServiceUnavailable:
@@ -135,3 +147,60 @@ def relay_outbox(
         count("outbox_failed", failed)
     log_event("outbox_relayed", relayed=relayed, failed=failed)
     return {"relayed": relayed, "failed": failed}
+
+
+def chain_audit(
+    database: Database, *, may_go_on: Callable[[], bool] = lambda: True, batch: int = chaining.BATCH
+) -> int:
+    """Chain the events that wait for it; return how many.
+
+    A short transaction each: the events of one that was killed wait for the next run, and nothing else.
+    """
+    chained = 0
+    while may_go_on():
+        added = chaining.extend(database, limit=batch)
+        chained += added
+        if added < batch:
+            break
+    if chained:
+        count("audit_events_chained", chained)
+    log_event("audit_chained", chained=chained)
+    return chained
+
+
+def checkpoint_audit(
+    database: Database,
+    key_set: KeySet,
+    *,
+    issuer: str,
+    now: datetime,
+    keep: Callable[[Checkpoint], None] | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> Checkpoint | None:
+    """Chain, sign where the chain stands, and keep that elsewhere, too; None while there is no event.
+
+    Args:
+        database: whose trail.
+        key_set: whose current key signs.
+        issuer: of our tokens.
+        now: the current time.
+        keep: stores a checkpoint outside the database; None keeps it there alone.
+        may_go_on: asked before each batch; where there is no time for all, what was chained is signed.
+
+    Raises:
+        ChainBroken: the trail is not the one that was signed before.
+    """
+    chain_audit(database, may_go_on=may_go_on)
+    try:
+        checkpoint = checkpoints.take(database, key_set, issuer=issuer, now=now)
+    except ChainBroken:
+        count("audit_chain_broken")
+        raise
+    if checkpoint and keep:
+        keep(checkpoint)
+    log_event(
+        "audit_checkpoint_taken",
+        position=checkpoint.position if checkpoint else 0,
+        kept_elsewhere=bool(checkpoint and keep),
+    )
+    return checkpoint

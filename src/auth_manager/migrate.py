@@ -210,14 +210,7 @@ def _apply_next(
                 """,
                 {"lock": f"{lock_timeout * 1000:.0f}", "statement": f"{statement_timeout * 1000:.0f}"},
             )
-            connection.add(migration.sql + "\n")  # a comment may end the file
-            connection.add(
-                """
-                INSERT INTO auth_manager.schema_migrations (version, name, checksum)
-                VALUES (%(version)s, %(name)s, %(checksum)s)
-                """,
-                {"version": migration.version, "name": migration.name, "checksum": migration.checksum},
-            )
+            _add_migration(connection, migration)
     except (psycopg2.Error, DatabaseUnavailable) as error:
         reason = str(error.__cause__ or error).strip()
         if migration is not None:
@@ -226,6 +219,30 @@ def _apply_next(
             raise
         raise MigrationError(f"schema auth_manager cannot be prepared: {reason}") from error
     return migration
+
+
+def add_schema(connection: Connection, migrations: Sequence[Migration]) -> None:
+    """Queue the lock of all migrators, the schema if it is missing, and migrations: for a restore.
+
+    All of it happens in the caller's transaction, or none; the caller says which migrations are missing. The
+    search path is the schema's from then on.
+    """
+    connection.add("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": _LOCK})
+    connection.add(_CREATE_ONCE)
+    connection.add("SET LOCAL search_path = auth_manager")
+    for migration in migrations:
+        _add_migration(connection, migration)
+
+
+def _add_migration(connection: Connection, migration: Migration) -> None:
+    connection.add(migration.sql + "\n")  # a comment may end the file
+    connection.add(
+        """
+        INSERT INTO auth_manager.schema_migrations (version, name, checksum)
+        VALUES (%(version)s, %(name)s, %(checksum)s)
+        """,
+        {"version": migration.version, "name": migration.name, "checksum": migration.checksum},
+    )
 
 
 def _fetch_applied(connection: Connection) -> list[Row]:

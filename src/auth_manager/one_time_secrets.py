@@ -16,7 +16,7 @@ from uuid import UUID
 
 from auth_manager.database import Connection, Row
 from auth_manager.errors import AuthError, InvalidOneTimeSecret
-from auth_manager.rate_limits import Limit, account_key_prefix, unknown_key
+from auth_manager.rate_limits import Limit, account_key, account_key_prefix, unknown_key
 from auth_manager.secret_keys import SecretKeys
 from auth_manager.signing_keys import decode_base64url, encode_base64url
 
@@ -175,6 +175,35 @@ def add_for_new_account(connection: Connection, secret: OneTimeSecret, *, now: d
             "unknown_key": unknown_key(secret.email_normalized or ""),
             "now": now,
             "expires_at": secret.expires_at,
+        },
+    )
+
+
+def add_for_account(
+    connection: Connection,
+    *,
+    secret_id: UUID,
+    purpose: Purpose,
+    account_id: UUID,
+    now: datetime,
+    expires_at: datetime,
+) -> None:
+    """Queue a secret that goes to the address that an account has now."""
+    connection.add(
+        """
+        INSERT INTO one_time_secrets (id, purpose, account_id, email, email_normalized, limit_key,
+                                      created_at, expires_at)
+        SELECT %(id)s, %(purpose)s, id, email, email_normalized, %(limit_key)s, %(now)s, %(expires_at)s
+        FROM accounts WHERE id = %(account_id)s
+        ON CONFLICT ON CONSTRAINT one_time_secrets_pkey DO NOTHING
+        """,
+        {
+            "id": secret_id,
+            "purpose": purpose.value,
+            "account_id": account_id,
+            "limit_key": account_key(account_id),
+            "now": now,
+            "expires_at": expires_at,
         },
     )
 
@@ -357,6 +386,18 @@ def retire(
             "except_for": except_for,
             "now": now,
         },
+    )
+
+
+def retire_all(connection: Connection, account_ids: Collection[UUID], *, now: datetime) -> None:
+    """Queue the end of every open secret of some accounts, as `retire` does."""
+    connection.add(
+        """
+        UPDATE one_time_secrets SET expires_at = LEAST(%(now)s, now())
+        WHERE account_id = ANY (%(account_ids)s::uuid[]) AND used_at IS NULL
+          AND expires_at > LEAST(%(now)s, now())
+        """,
+        {"account_ids": list(account_ids), "now": now},
     )
 
 

@@ -4,6 +4,8 @@ A row is the message. What is handed to a queue is its id alone, so that neither
 queues; whoever delivers it (mail/delivery.py) reads the row. Handing over is at least once: a row is claimed
 for a time, sent, and marked; what is not marked by then is handed over again. Delivery takes the row for
 itself first, so that a message that was handed over twice is sent once.
+
+Webhooks are rows of the same table, with an `endpoint_id`; webhooks/store.py has what is theirs.
 """
 
 import json
@@ -155,11 +157,12 @@ def add_to_account(
     locale: str | None,
     verified_only: bool = True,
     keep: bool = False,
+    unless: str | None = None,
 ) -> None:
     """Queue a message to the address that an account has now; in its own language, else in `locale`.
 
     With `verified_only` not to an address that nobody proved: it may be a stranger's. With `keep` the message
-    does not go when the account is erased, because it says so.
+    does not go when the account is erased, because it says so. Not to the normalised address `unless`.
     """
     connection.add(
         """
@@ -169,6 +172,7 @@ def add_to_account(
                COALESCE(locale, %(locale)s), %(now)s, %(secret_id)s, %(details)s::jsonb, %(relay_after)s
         FROM accounts
         WHERE id = %(account_id)s AND NOT (%(verified_only)s AND email_verified_at IS NULL)
+          AND email_normalized IS DISTINCT FROM %(unless)s
         ON CONFLICT ON CONSTRAINT outbox_pkey DO NOTHING
         """,
         {
@@ -177,6 +181,7 @@ def add_to_account(
             "locale": locale,
             "verified_only": verified_only,
             "keep": keep,
+            "unless": unless,
         },
     )
 
@@ -313,7 +318,7 @@ def _columns(message: NewMessage) -> dict[str, object]:
 
 
 def claim(connection: Connection, *, now: datetime, limit: int) -> list[UUID]:
-    """Claim the oldest messages that nobody holds, in one round trip; a parallel relay gets others.
+    """Claim the oldest mails that nobody holds, in one round trip; a parallel relay gets others.
 
     Materialized: as a subquery the planner may run it once for each row, and the limit would not be one.
     """
@@ -321,7 +326,7 @@ def claim(connection: Connection, *, now: datetime, limit: int) -> list[UUID]:
         """
         WITH waiting AS MATERIALIZED (
             SELECT id FROM outbox
-            WHERE relayed_at IS NULL AND sent_at IS NULL AND failed_at IS NULL
+            WHERE relayed_at IS NULL AND sent_at IS NULL AND failed_at IS NULL AND endpoint_id IS NULL
               AND (relay_after IS NULL OR relay_after <= %(now)s)
             ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
         )
@@ -335,9 +340,12 @@ def claim(connection: Connection, *, now: datetime, limit: int) -> list[UUID]:
 
 
 def mark_relayed(connection: Connection, ids: Collection[UUID], *, now: datetime) -> None:
-    """Queue the note that the queue has these."""
+    """Queue the note that the queue has these; not of webhooks, which are handed over again and again."""
     connection.add(
-        "UPDATE outbox SET relayed_at = %(now)s WHERE id = ANY(%(ids)s) AND relayed_at IS NULL",
+        """
+        UPDATE outbox SET relayed_at = %(now)s
+        WHERE id = ANY(%(ids)s) AND relayed_at IS NULL AND endpoint_id IS NULL
+        """,
         {"now": now, "ids": list(ids)},
     )
 
@@ -351,10 +359,11 @@ class Taken(StrEnum):
     TAKEN = "taken"
     DONE = "done"  # sent, given up, or gone with its account
     BUSY = "busy"  # somebody sends it right now, or died doing so
+    WEBHOOK = "webhook"  # no mail
 
 
 def take(connection: Connection, message_id: UUID, *, now: datetime) -> tuple[Taken, OutboxMessage | None]:
-    """Take a message for oneself, in one round trip; the message only when it is TAKEN.
+    """Take a mail for oneself, in one round trip; the message only when it is TAKEN.
 
     By the database's clock, because two senders' clocks may disagree by more than a mail takes.
     """
@@ -362,23 +371,27 @@ def take(connection: Connection, message_id: UUID, *, now: datetime) -> tuple[Ta
         """
         WITH taken AS (
             UPDATE outbox SET sending_until = clock_timestamp() + %(sending)s, tries = tries + 1
-            WHERE id = %(id)s AND sent_at IS NULL AND failed_at IS NULL
+            WHERE id = %(id)s AND sent_at IS NULL AND failed_at IS NULL AND endpoint_id IS NULL
               AND (sending_until IS NULL OR sending_until <= clock_timestamp())
             RETURNING *
         )
-        SELECT taken.*, EXISTS (
-            SELECT FROM outbox WHERE id = %(id)s AND sent_at IS NULL AND failed_at IS NULL) AS open
-        FROM (SELECT) AS one LEFT JOIN taken ON true
+        SELECT taken.*, held.open, held.is_webhook
+        FROM (SELECT) AS one LEFT JOIN taken ON true LEFT JOIN (
+            SELECT sent_at IS NULL AND failed_at IS NULL AS open, endpoint_id IS NOT NULL AS is_webhook
+            FROM outbox WHERE id = %(id)s
+        ) AS held ON true
         """,
         {"id": message_id, "now": now, "sending": SENDING},
     )
     if row is None or row["id"] is None:
+        if row and row["is_webhook"]:
+            return Taken.WEBHOOK, None
         return (Taken.BUSY if row and row["open"] else Taken.DONE), None
     return Taken.TAKEN, message_from(row)
 
 
 def take_next(connection: Connection, *, now: datetime) -> OutboxMessage | None:
-    """Take the oldest message that is due, in one round trip: for delivery without a queue.
+    """Take the oldest mail that is due, in one round trip: for delivery without a queue.
 
     A message that could not be sent is due again after a minute, and each time after twice as long.
     """
@@ -386,7 +399,7 @@ def take_next(connection: Connection, *, now: datetime) -> OutboxMessage | None:
         """
         WITH due AS MATERIALIZED (
             SELECT id FROM outbox
-            WHERE sent_at IS NULL AND failed_at IS NULL AND created_at <= %(now)s
+            WHERE sent_at IS NULL AND failed_at IS NULL AND endpoint_id IS NULL AND created_at <= %(now)s
               AND (sending_until IS NULL OR sending_until <= clock_timestamp())
             ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
         )

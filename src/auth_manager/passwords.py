@@ -29,6 +29,9 @@ from auth_manager.spending import spending
 UNUSABLE_HASH = "!"
 """The stored hash of an account without a password: nothing verifies against it."""
 
+LAZY_HASH = "!lazy"
+"""The stored hash of an imported account whose password only its former system can check (lazy_migration)."""
+
 MAXIMUM_BYTES = 1_024
 """Longest password, in UTF-8 (ASVS 6.2.9 asks for 64 characters at least)."""
 
@@ -49,6 +52,8 @@ _BCRYPT = r"\$2[aby]\$(?:0[4-9]|1[0-4])\$[./0-9A-Za-z]{53}"
 _PBKDF2_ROUNDS = r"(?:[1-9][0-9]{0,5}|1[0-9]{6})"
 _SHA_CRYPT_SETTINGS = r"(?:rounds=[1-9][0-9]{3,5}\$)?[./0-9A-Za-z]{0,16}"
 
+_BASE64 = r"[+/0-9A-Za-z]{2,128}={0,2}"
+
 FOREIGN_SCHEMES = {
     "bcrypt": _BCRYPT,
     "bcrypt_sha256": r"\$bcrypt-sha256\$(?:v=2,t=2b,r=|2[ab],)(?:[4-9]|1[0-4])"
@@ -64,8 +69,12 @@ FOREIGN_SCHEMES = {
     "scrypt": r"\$scrypt\$ln=(?:[1-9]|1[0-7]),r=[1-8],p=[1-5]\$[+/0-9A-Za-z]+\$[+/0-9A-Za-z]{43}",
     "sha256_crypt": rf"\$5\${_SHA_CRYPT_SETTINGS}\$[./0-9A-Za-z]{{43}}",
     "sha512_crypt": rf"\$6\${_SHA_CRYPT_SETTINGS}\$[./0-9A-Za-z]{{86}}",
+    "firebase_scrypt": rf"\$fbscrypt\$v=1,n=(?:[1-9]|1[0-7]),r=[1-8],p=1(?:,ss={_BASE64})?,sk={_BASE64}"
+    rf"\${_BASE64}\${_BASE64}",
+    "wordpress_bcrypt": r"\$wp" + _BCRYPT,
 }
-"""The passlib schemes an imported hash may have, each with the only form of it that is evaluated.
+"""The schemes an imported hash may have, each with the only form of it that is evaluated: passlib's, and
+those of `foreign_hashes`.
 
 The form is also the bound on what a hash may cost, three seconds on one core at most: bcrypt 2^14, PBKDF2
 1,999,999 rounds, SHA-crypt 999,999, phpass 2^20, scrypt 128 MiB. Unstretched schemes (MD5, {SSHA}) are left
@@ -76,6 +85,12 @@ TRUNCATING_SCHEMES = {"bcrypt", "django_bcrypt"}
 """Schemes that read no more than 72 bytes of a password."""
 
 BCRYPT_BYTES = 72
+
+_ARGON2 = (
+    r"(?:argon2)?\$argon2(?:id|i|d)(?:\$v=(?:16|19))?\$m=(?P<memory>[1-9][0-9]{0,9}),t=(?P<passes>[1-9][0-9]{0,9}),"
+    r"p=(?P<lanes>[1-9][0-9]{0,9})\$[+/0-9A-Za-z]{11,128}\$[+/0-9A-Za-z]{6,128}"
+)
+"""Compiled with the first import, not with every start."""
 
 _SEPARATORS = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
@@ -162,6 +177,15 @@ class Passwords:
             return Verification(ok=True)
         return Verification(ok=True, new_hash=self.hash(password))
 
+    def accepts(self, stored_hash: str) -> bool:
+        """Tell whether logins would evaluate this hash, or know that there is none."""
+        if stored_hash in {UNUSABLE_HASH, LAZY_HASH}:
+            return True
+        argon2 = re.fullmatch(_ARGON2, stored_hash)
+        if argon2 is None:
+            return find_scheme(stored_hash) is not None
+        return self._is_bounded(int(argon2["memory"]), int(argon2["passes"]), int(argon2["lanes"]))
+
     def check_policy(
         self, password: str, *, context: Iterable[str | None] = (), pointer: str = "/password"
     ) -> None:
@@ -196,18 +220,14 @@ class Passwords:
 
     def _evaluate(self, secret: bytes, stored: str) -> bool | None:
         """Tell whether the secret matches; None, at no cost, when the stored hash is not to be evaluated."""
-        if stored == UNUSABLE_HASH:
+        if stored in {UNUSABLE_HASH, LAZY_HASH}:
             return None  # without first compiling the forms, which would mark an unknown account
         argon2_hash = stored.removeprefix("argon2")  # Django's mark
         if not argon2_hash.startswith("$argon2"):
             return _evaluate_foreign(secret, stored)
         try:
             asked = extract_parameters(argon2_hash)
-            if (
-                asked.memory_cost > self._most_memory
-                or asked.memory_cost * asked.time_cost > self._most_work
-                or asked.parallelism > ARGON2_PARALLELISM
-            ):
+            if not self._is_bounded(asked.memory_cost, asked.time_cost, asked.parallelism):
                 return None
             return self._hasher.verify(argon2_hash, secret)
         except VerifyMismatchError:
@@ -215,6 +235,18 @@ class Passwords:
         except (VerificationError, ValueError):
             # Not a hash after all. Should memory have run out instead, the dummy will fail too, and say so.
             return None
+
+    def _is_bounded(self, memory_kib: int, time_cost: int, parallelism: int) -> bool:
+        return (
+            memory_kib <= self._most_memory
+            and memory_kib * time_cost <= self._most_work
+            and parallelism <= ARGON2_PARALLELISM
+        )
+
+
+def find_scheme(stored: str) -> str | None:
+    """Return which of FOREIGN_SCHEMES an imported hash is of, None for what is not to be evaluated."""
+    return next((name for name, form in FOREIGN_SCHEMES.items() if re.fullmatch(form, stored)), None)
 
 
 def fold(text: str) -> str:
@@ -244,15 +276,19 @@ def _encode(password: str) -> bytes:
 
 def _evaluate_foreign(secret: bytes, stored: str) -> bool | None:
     """Verify an imported hash; None, at no cost, when it is not to be evaluated with this secret."""
-    scheme = next((name for name, form in FOREIGN_SCHEMES.items() if re.fullmatch(form, stored)), None)
+    scheme = find_scheme(stored)
     if scheme is None or b"\0" in secret:
         return None
     if scheme in TRUNCATING_SCHEMES and len(secret) > BCRYPT_BYTES:
         return None
-    # Imported accounts alone need passlib, and it costs twice what argon2 does to load.
-    from passlib import hash as passlib_schemes  # noqa: PLC0415
+    # Imported accounts alone need these, and passlib costs twice what argon2 does to load.
+    from auth_manager.foreign_hashes import VERIFIERS  # noqa: PLC0415
 
     try:
+        if scheme in VERIFIERS:
+            return VERIFIERS[scheme](secret, stored)
+        from passlib import hash as passlib_schemes  # noqa: PLC0415
+
         return bool(getattr(passlib_schemes, scheme).verify(secret, stored))
     except ValueError:
         return None

@@ -146,7 +146,14 @@ def reserve_mail(
     )
 
 
-def reserve_registration(
+def registration_limit(settings: Settings) -> Limit:
+    """Return how many registrations one client address may send."""
+    return Limit(
+        maximum=settings.registrations_per_address, window=timedelta(seconds=settings.registration_window)
+    )
+
+
+def reserve_silent_registration(
     connection: Connection,
     settings: Settings,
     *,
@@ -154,18 +161,13 @@ def reserve_registration(
     email_normalized: str,
     now: datetime,
 ) -> datetime | None:
-    """Count one registration against who sends it; where each one sends a mail, against its recipient too.
+    """Count one registration against who sends it and, as each one sends a mail, against its recipient.
 
     Where only a successful one does, that is counted with it (outbox.add_within_limit).
     """
-    by_client = Limit(
-        maximum=settings.registrations_per_address, window=timedelta(seconds=settings.registration_window)
-    )
-    if not settings.require_verified_email:
-        return reserve(connection, address_key("register", address), by_client, now)
     return _reserve_both(
         connection,
-        (address_key("register", address), by_client),
+        (address_key("register", address), registration_limit(settings)),
         (recipient_key(REGISTRATION, email_normalized), recipient_limit(settings)),
         now,
     )

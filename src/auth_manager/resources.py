@@ -6,6 +6,7 @@ from uuid import UUID
 
 from auth_manager.cached_secret import CachedSecret
 from auth_manager.database import Database
+from auth_manager.lazy_migration import CheckElsewhere
 from auth_manager.one_time_secrets import OneTimeSecrets
 from auth_manager.passwords import Passwords
 from auth_manager.secret_keys import SecretKeys
@@ -29,3 +30,5 @@ class Resources:
     one_time_secrets: OneTimeSecrets
     hand_over: Callable[[Sequence[UUID]], None]
     """Tells who delivers mail that messages were committed. Never raises: the relay finds what it lost."""
+    check_elsewhere: CheckElsewhere | None = None
+    """Asks the former system of an imported account without a hash; None where none is set."""

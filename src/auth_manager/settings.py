@@ -3,14 +3,17 @@
 docs/settings.md describes every field; a test holds the two together.
 """
 
+import json
 import re
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from auth_manager.custom_claims import check_name, check_pointer
 from auth_manager.errors import ConfigurationError
 
 MINIMUM_SECRET_BYTES = 32
@@ -58,6 +61,13 @@ def refuse_local_secrets(keys: Sequence[SecretStr]) -> None:
         raise ValueError("AUTH_SECRET_KEYS has a key made for local mode")
 
 
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name is there twice")
+    return members
+
+
 class Settings(BaseSettings):
     """Everything that may differ between two deployments. Durations are seconds unless named."""
 
@@ -99,6 +109,13 @@ class Settings(BaseSettings):
     session_absolute_lifetime: int = Field(default=90 * 86_400, ge=300)
     refresh_grace: int = Field(default=10, ge=0, le=60)
     recent_authentication: int = Field(default=900, ge=60)
+
+    # Roles and claims in tokens
+    token_permissions: bool = False
+    attribute_claims: Annotated[dict[str, str], NoDecode] = Field(default={}, max_length=20)
+
+    # How long an administrator may act for somebody else
+    impersonation_lifetime: int = Field(default=900, ge=60, le=3600)
 
     # Accounts and passwords
     require_verified_email: bool = False
@@ -147,6 +164,26 @@ class Settings(BaseSettings):
     outbox_retention: int = Field(default=7 * 86_400, ge=86_400)
     session_retention: int = Field(default=30 * 86_400, ge=0)
 
+    # Audit trail
+    audit_checkpoint_url: str = ""
+
+    # Webhooks
+    webhook_allowed_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    webhook_secret_overlap: int = Field(default=86_400, ge=0, le=30 * 86_400)
+
+    # Backups
+    backup_url: str = ""
+    backup_kms_key: str = ""
+    backup_keep_daily: int = Field(default=7, ge=1, le=366)
+    backup_keep_weekly: int = Field(default=5, ge=0, le=260)
+    backup_keep_monthly: int = Field(default=12, ge=0, le=240)
+
+    # Imported accounts whose password only their former system can check
+    lazy_migration_url: str = ""
+    lazy_migration_secret: SecretStr = SecretStr("")
+    lazy_migration_secret_arn: str = ""
+    lazy_migration_cognito: str = Field(default="", pattern=r"^([a-z0-9-]+_[A-Za-z0-9]+/[A-Za-z0-9+]+)?$")
+
     # Limits
     login_failures_before_delay: int = Field(default=10, ge=3, le=100)
     login_failures_before_lock: int = Field(default=100, ge=3, le=100)
@@ -160,13 +197,42 @@ class Settings(BaseSettings):
     mail_requests_per_address: int = Field(default=60, ge=1)
     mail_window: int = Field(default=3600, ge=1)
 
-    @field_validator("cors_origins", "passkey_origins", "secret_keys", "sign_up_domains", mode="before")
+    @field_validator(
+        "cors_origins",
+        "passkey_origins",
+        "secret_keys",
+        "sign_up_domains",
+        "webhook_allowed_networks",
+        mode="before",
+    )
     @classmethod
     def _split_commas(cls, value: object) -> object:
         """Accept `a,b` as environment variables carry lists."""
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("attribute_claims", mode="before")
+    @classmethod
+    def _read_object(cls, value: object) -> object:
+        """Accept a JSON object as environment variables carry one; each name in it once."""
+        if not isinstance(value, str):
+            return value
+        try:
+            claims = json.loads(value or "{}", object_pairs_hook=_refuse_duplicates)
+        except (ValueError, RecursionError) as error:
+            raise ValueError("must be a JSON object of names, each once, and JSON pointers") from error
+        if not isinstance(claims, dict):
+            raise ValueError("must be a JSON object")  # noqa: TRY004 -- pydantic takes no other
+        return claims
+
+    @field_validator("attribute_claims")
+    @classmethod
+    def _refuse_unusable_claims(cls, claims: dict[str, str]) -> dict[str, str]:
+        for name, pointer in claims.items():
+            check_name(name)
+            check_pointer(pointer)
+        return claims
 
     @field_validator("public_url")
     @classmethod
@@ -201,6 +267,16 @@ class Settings(BaseSettings):
                 )
         return origins
 
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _refuse_what_is_no_network(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError("each must be a network as in 10.1.0.0/16") from None
+        return networks
+
     @field_validator("secret_keys")
     @classmethod
     def _refuse_weak_secrets(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -230,6 +306,20 @@ class Settings(BaseSettings):
             raise ValueError("AUTH_SMTP_URL is not set, and no AUTH_SMTP_URL_SECRET_ARN")
         if self.mail_transport == "mailbox" and self.mode != "local":
             raise ValueError("AUTH_MAIL_TRANSPORT=mailbox is for local mode: nobody would get the mail")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_a_former_system_in_the_clear(self) -> Self:
+        """Passwords go there: over TLS, and signed."""
+        url = self.lazy_migration_url
+        if not url:
+            return self
+        if not url.startswith("https://") and not (self.is_local and url.startswith("http://")):
+            raise ValueError("AUTH_LAZY_MIGRATION_URL must be an https:// URL outside local mode")
+        if not self.lazy_migration_secret.get_secret_value() and not self.lazy_migration_secret_arn:
+            raise ValueError("AUTH_LAZY_MIGRATION_SECRET is not set, and no ..._SECRET_ARN")
+        if self.lazy_migration_cognito:
+            raise ValueError("AUTH_LAZY_MIGRATION_URL and ..._COGNITO are two systems: which one?")
         return self
 
     @model_validator(mode="after")
@@ -272,6 +362,12 @@ class Settings(BaseSettings):
     def relying_party_origins(self) -> tuple[str, ...]:
         """Where passkeys may be used, as clients write it: by default the origin of the public URL."""
         return self.passkey_origins or (origin_of(self.public_url),)
+
+    @property
+    def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The private networks that webhooks may reach: on a laptop also itself."""
+        own = ("127.0.0.0/8", "::1/128") if self.is_local else ()
+        return tuple(ip_network(network) for network in (*self.webhook_allowed_networks, *own))
 
     @property
     def issuer(self) -> str:

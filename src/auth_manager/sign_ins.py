@@ -20,6 +20,7 @@ from auth_manager.idempotency import Record
 from auth_manager.ids import new_id
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
+from auth_manager.permissions import administers
 from auth_manager.resources import Resources
 from auth_manager.sessions import store as sessions_store
 from auth_manager.sessions.service import TokenGrant, issue_tokens, new_session
@@ -150,10 +151,10 @@ def open_session(
     return tokens
 
 
-def must_have_factor(settings: Settings, roles: Collection[str]) -> bool:
-    """Tell whether AUTH_MFA_POLICY asks an account with these roles for a second factor."""
+def must_have_factor(settings: Settings, permissions: Collection[str]) -> bool:
+    """Tell whether AUTH_MFA_POLICY asks an account with these permissions for a second factor."""
     if settings.mfa_policy == "required_for_admins":
-        return "admin" in roles
+        return administers(permissions)
     return settings.mfa_policy == "required"
 
 
@@ -163,7 +164,7 @@ def _find_missing(settings: Settings, first: FirstFactor) -> Purpose | None:
         return None
     enrolled = {factor for factor in first.factors if factor != "recovery_code"}
     if not enrolled:
-        return Purpose.ENROL_FACTOR if must_have_factor(settings, first.account.roles) else None
+        return Purpose.ENROL_FACTOR if must_have_factor(settings, first.account.permissions) else None
     if first.method is FirstMethod.PASSKEY and enrolled == {"passkey"}:
         return None  # it was presented just now
     return None if first.trusted_device else Purpose.SECOND_FACTOR

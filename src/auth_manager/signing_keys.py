@@ -14,7 +14,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -228,6 +228,15 @@ def generate_signing_key(algorithm: Algorithm, state: State = "current") -> Jwk:
         private = ec.generate_private_key(ec.SECP256R1())
         members = {"d": _encode_coordinate(private.private_numbers().private_value)}
     return {**_describe(private, state).public_jwk, **members, "state": state}
+
+
+def parse_public_jwk(jwk: Mapping[str, object]) -> SigningKey:
+    """Read the public half of a key that signed once, for as long as something has to be verified with it.
+
+    Raises:
+        ConfigurationError: it is no public key that we would sign with.
+    """
+    return _describe(_import_jwk({name: value for name, value in jwk.items() if name != "d"}), "previous")
 
 
 def serialize_key_set(jwks: Iterable[Jwk]) -> str:

@@ -9,10 +9,10 @@ Refresh tokens and cursors never leave our own API: they carry an HMAC (secret_k
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import Any, get_args
 from uuid import UUID
 
 from jwt.api_jws import PyJWS
@@ -55,6 +55,8 @@ class AccessClaims:
     amr: tuple[str, ...]
     acr: str
     expires_at: datetime
+    act: UUID | None = None
+    """Who acts for the account's owner: an administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +97,18 @@ class AccessTokens:
         acr: str,
         now: datetime,
         lifetime: timedelta,
+        permissions: Sequence[str] | None = None,
+        custom: Mapping[str, Any] | None = None,
+        act: UUID | None = None,
     ) -> IssuedAccessToken:
-        """Sign an access token (RFC 9068 section 2.2). Times are cut to whole seconds, never rounded up."""
+        """Sign an access token (RFC 9068 section 2.2). Times are cut to whole seconds, never rounded up.
+
+        Without `permissions` it does not say them; no claim of `custom` replaces one of ours; `act` is who
+        acts for the account's owner (RFC 8693 section 4.1).
+        """
         issued_at, expires_in = int(now.timestamp()), int(lifetime.total_seconds())
-        claims = {
+        claims: dict[str, Any] = {
+            **(custom or {}),
             "iss": self._issuer,
             "sub": str(account_id),
             "aud": self._audience,
@@ -113,6 +123,10 @@ class AccessTokens:
             "scope": scope,
             "roles": list(roles),
         }
+        if permissions is not None:
+            claims["permissions"] = list(permissions)
+        if act is not None:
+            claims["act"] = {"sub": str(act)}
         current = self._prepare(self._keys.get()).current
         if current.private_key is None:
             raise ValueError("the current key only verifies")
@@ -184,6 +198,7 @@ class AccessTokens:
             amr=_texts(claims, "amr"),
             acr=_text(claims, "acr"),
             expires_at=datetime.fromtimestamp(expires, UTC),
+            act=_actor(claims),
         )
 
 
@@ -325,6 +340,16 @@ def _uuid(claims: dict[str, object], name: str) -> UUID:
     if str(value) != text:  # UUID() also reads braces, urn:uuid: and capitals
         raise InvalidToken
     return value
+
+
+def _actor(claims: dict[str, object]) -> UUID | None:
+    """Return who acts (RFC 8693 section 4.1): an object with `sub` alone, as `issue` writes it."""
+    if "act" not in claims:
+        return None
+    actor = claims["act"]
+    if not isinstance(actor, dict) or actor.keys() != {"sub"}:
+        raise InvalidToken
+    return _uuid(actor, "sub")
 
 
 def _time(claims: dict[str, object], name: str) -> int:

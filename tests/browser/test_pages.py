@@ -25,7 +25,7 @@ PHONE = {"width": 320, "height": 640}
 
 
 def invite_person(resources: Resources, email: str) -> None:
-    origin = Origin(address=None, user_agent="", request_id="test", now=datetime.now(UTC))
+    origin = Origin(address=None, user_agent="", request_id="test", now=datetime.now(UTC), operator="tester")
     invite(resources, origin, email)
 
 

@@ -54,9 +54,9 @@ print(*(path.relative_to(root) for path in root.rglob("*") if path.is_file() and
         expected = {
             name
             for name in files
-            if not name.startswith("local/")
+            if not name.startswith(("exports/", "imports/", "local/", "entrypoints/cli/"))
             and "__pycache__" not in name
-            and name not in {f"entrypoints/{module}.py" for module in ("cli", "local", "server")}
+            and name not in {f"entrypoints/{module}.py" for module in ("local", "server")}
         }
         assert set(listed.split()) == expected
         assert "data/rds_authorities.pem" in expected

@@ -132,7 +132,7 @@ class TestSmokeTest:
     def test_a_broken_login_is_named_with_the_account_that_stays(
         self, server: Server, database: Database
     ) -> None:
-        with renamed(database, "sessions"):
+        with renamed(database, "refresh_lines"):
             failed = smoke_test(server.url)
         assert failed.returncode == 1
         assert "smoke-test: log in: POST /auth/login answered 500 instead of 200: {" in failed.stderr

@@ -59,6 +59,22 @@ class TestShowRows:
             console.show_json({"a": b"x"})
 
 
+class TestSay:
+    def test_nothing_that_a_terminal_obeys(self, capsys: pytest.CaptureFixture[str]) -> None:
+        console.say("one\x1b[2J\x9b\ntwo")
+        with pytest.raises(SystemExit):
+            console.refuse("the table \x1b]0;x\x07")
+        printed = capsys.readouterr()
+        assert printed.out == "one\ufffd[2J\ufffd\ntwo\n"
+        assert printed.err == "the table \ufffd]0;x\ufffd\n"
+
+    def test_json_on_a_terminal_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        console.show_json({"name": "\x9b2J"})
+        assert terminal.getvalue() == '{"name": "\\u009b2J"}\n'
+
+
 class TestShowFacts:
     def test_a_line_each(self, capsys: pytest.CaptureFixture[str]) -> None:
         console.show_facts({"rows": 7, "claims": {"a": 1}}, as_json=False)

@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import boto3
 import pytest
 from tests.entrypoints.functions import Context, event_of
 
+from auth_manager.backups import OutOfTime, StorageFailed
 from auth_manager.database import Database
 from auth_manager.entrypoints import lambda_hook, lambda_maintenance
 from auth_manager.entrypoints.lambda_hook import Unexpected, rehearse
@@ -54,6 +56,10 @@ class TestMaintenance:
         url = sqs.create_queue(QueueName="outbox")["QueueUrl"]
         monkeypatch.setenv("AUTH_OUTBOX_QUEUE_URL", url)
         add_message(database)
+        # Nothing can send it yet: it waits in the table.
+        assert lambda_maintenance.handler(event_of("relay-outbox"), Context())["relayed"] == 0
+        monkeypatch.setenv("AUTH_MAIL_TRANSPORT", "ses")
+        monkeypatch.setenv("AUTH_MAIL_FROM", "no-reply@example.com")
         assert lambda_maintenance.handler(event_of("relay-outbox"), Context())["relayed"] == 1
         [received] = sqs.receive_message(QueueUrl=url)["Messages"]
         with database.one_trip() as connection:
@@ -74,6 +80,59 @@ class TestMaintenance:
         output = capsys.readouterr().out
         assert "maintenance_failed" in output
         assert "canary" not in output
+
+
+class TestBackUp:
+    @pytest.fixture
+    def bucket(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        client = boto3.client("s3")
+        client.create_bucket(
+            Bucket="backups", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+        )
+        monkeypatch.setenv("AUTH_BACKUP_URL", "s3://backups/stack/backups")
+        return client
+
+    def keys(self, bucket: Any) -> list[str]:
+        return [item["Key"] for item in bucket.list_objects_v2(Bucket="backups").get("Contents", [])]
+
+    def test_it_is_stored_counted_and_the_old_one_goes(
+        self, bucket: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name in ("DAILY", "WEEKLY", "MONTHLY"):
+            monkeypatch.setenv(f"AUTH_BACKUP_KEEP_{name}", "1" if name == "DAILY" else "0")
+        first = lambda_maintenance.handler(event_of("back-up"), Context())
+        assert f"stack/backups/{first['id']}/manifest.json" in self.keys(bucket)
+        assert first["deleted"] == []
+        second = lambda_maintenance.handler(event_of("back-up"), Context())
+        assert second["deleted"] == [first["id"]]
+        assert {key.split("/")[2] for key in self.keys(bucket)} == {second["id"]}
+        output = capsys.readouterr().out
+        assert '"backup_completed":[1.0]' in output
+        assert '"backed_up"' in output
+
+    def test_without_time_there_is_none(self, bucket: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(OutOfTime):
+            lambda_maintenance.handler(event_of("back-up"), Context(9_000))
+        assert self.keys(bucket) == []
+        assert '"backup_failed":[1.0]' in capsys.readouterr().out
+
+    def test_without_a_bucket_it_fails(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("AUTH_BACKUP_URL", "s3://nowhere/x")
+        with pytest.raises(StorageFailed, match="no such bucket"):
+            lambda_maintenance.handler(event_of("back-up"), Context())
+        assert '"backup_failed":[1.0]' in capsys.readouterr().out
+
+    def test_without_a_place_there_is_nothing_to_do(self) -> None:
+        assert lambda_maintenance.handler(event_of("back-up"), Context())["id"] is None
+
+    def test_a_directory_would_not_outlive_the_function(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("AUTH_BACKUP_URL", str(tmp_path))
+        with pytest.raises(ConfigurationError, match="AUTH_BACKUP_URL"):
+            lambda_maintenance.handler(event_of("back-up"), Context())
 
 
 class TestRotation:

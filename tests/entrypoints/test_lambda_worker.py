@@ -98,7 +98,6 @@ class TestWorker:
     @pytest.mark.parametrize(
         "environment",
         [
-            {},
             {"AUTH_MAIL_TRANSPORT": "smtp", "AUTH_MAIL_FROM": "a@example.com", "AUTH_SMTP_URL": "canary"},
             {
                 "AUTH_MAIL_TRANSPORT": "smtp",
@@ -107,7 +106,7 @@ class TestWorker:
             },
             {"AUTH_MAIL_TRANSPORT": "ses", "AUTH_MAIL_FROM": "nobody"},
         ],
-        ids=["no transport", "no server", "no secret", "no sender"],
+        ids=["no server", "no secret", "no sender"],
     )
     def test_while_it_cannot_start_every_message_comes_again(
         self,
@@ -132,10 +131,20 @@ class TestWorker:
             lambda_worker.build_handler(),
             {"Records": [record_of(queued(write(database, now=datetime.now(UTC))))]},
         )
-        monkeypatch.setenv("AUTH_MAIL_TRANSPORT", "none")
+        monkeypatch.setenv("AUTH_SMTP_URL", "canary")
         assert failures(handler(event, Context())) == ["1"]
-        monkeypatch.setenv("AUTH_MAIL_TRANSPORT", "smtp")
+        monkeypatch.setenv("AUTH_SMTP_URL", mail_server.url)
         assert failures(handler(event, Context())) == []
+        assert len(mail_server.received) == 1
+
+    def test_without_a_transport_a_mail_is_not_lost(
+        self, database: Database, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        event = {"Records": [record_of(queued(write(database, now=datetime.now(UTC))))]}
+        monkeypatch.setenv("AUTH_MAIL_TRANSPORT", "none")
+        assert failures(lambda_worker.build_handler()(event, Context())) == ["1"]
+        monkeypatch.setenv("AUTH_MAIL_TRANSPORT", "smtp")
+        assert failures(lambda_worker.build_handler()(event, Context())) == []
         assert len(mail_server.received) == 1
 
     def test_the_url_of_the_mail_server_can_be_a_secret(

@@ -1,7 +1,9 @@
 """Leaving: export, erasure, and changing one's mind."""
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,11 +19,14 @@ from tests.verification.people import (
     PASSWORD,
     Person,
     at,
+    create_role,
+    operator,
     query,
     together,
 )
 
 from auth_manager import maintenance
+from auth_manager.directory import service as directory
 from auth_manager.email_login import service as email_login
 from auth_manager.erasure.service import delete_own_account, export, keep
 from auth_manager.errors import (
@@ -37,6 +42,7 @@ from auth_manager.ids import new_id
 from auth_manager.invitations import service as invitations
 from auth_manager.invitations.service import Acceptance
 from auth_manager.one_time_secrets import Purpose
+from auth_manager.rate_limits import account_key
 from auth_manager.reauthentication import service as reauthentication
 from auth_manager.recovery import service as recovery
 from auth_manager.resources import Resources
@@ -50,8 +56,9 @@ Make = Callable[..., Resources]
 def live_a_full_life(person: Person) -> AccessClaims:
     """Leave a trace in every table; return the claims of a session."""
     resources = person.resources
-    request = invitations.invite(resources, at(), person.email, roles=["member"])
-    spare = invitations.invite(resources, at(), person.email)
+    role = create_role(resources, "member")
+    request = invitations.invite(resources, operator(), person.email, roles=[role])
+    spare = invitations.invite(resources, operator(), person.email)
     assert spare != request
     acceptance = Acceptance(PASSWORD, "secretname", "Canary Person", "fr")
     invitations.accept(
@@ -258,7 +265,7 @@ class TestErasure:
     def test_others_keep_what_is_theirs(self, resources: Resources) -> None:
         other = Person(resources, "other@example.com").register().verified()
         grant = other.log_in(origin=at(user_agent="Other Browser"))
-        invited = invitations.invite(resources, at(), INVITED)
+        invited = invitations.invite(resources, operator(), INVITED)
         delete_own_account(resources, at(), live_a_full_life(Person(resources)))
 
         sessions.refresh(resources, at(), grant.refresh_token)
@@ -312,6 +319,39 @@ class TestErasure:
         person = Person(resources).register()
         with pytest.raises(psycopg2.errors.RaiseException, match="append-only"):
             person.query(change + " RETURNING 1")
+
+    @pytest.mark.parametrize("by", ["owner", "administrator"])
+    def test_it_waits_for_a_sign_in_before_it_locks_the_account(self, resources: Resources, by: str) -> None:
+        """Which locks the counter, then the account: the other way round they would wait for each other."""
+        person = Person(resources).register()
+        claims = person.claims()
+        with pytest.raises(InvalidCredentials):
+            person.log_in("not that one")
+
+        def leave() -> None:
+            if by == "owner":
+                delete_own_account(resources, at(), claims)
+            else:
+                directory.delete_entry(resources, operator(), None, claims.sub)
+
+        with ThreadPoolExecutor(1) as pool:
+            with resources.database.transaction() as connection:
+                counter = {"key": account_key(claims.sub)}
+                assert connection.fetch_all(
+                    "SELECT key FROM rate_limits WHERE key = %(key)s FOR UPDATE", counter
+                )
+                leaving = pool.submit(leave)
+                waiting = """
+                    SELECT pid FROM pg_stat_activity
+                    WHERE wait_event_type = 'Lock' AND datname = current_database()
+                """
+                while not query(resources, waiting) and not leaving.done():
+                    time.sleep(0.01)
+                connection.fetch_all(
+                    "SELECT id FROM accounts WHERE id = %(id)s FOR SHARE NOWAIT", {"id": claims.sub}
+                )
+            leaving.result()
+        assert person.query("SELECT id FROM accounts WHERE email = %(email)s") == []
 
     def test_of_sixteen_at_once_one_says_so(self, resources: Resources) -> None:
         person = Person(resources).register().verified()

@@ -30,7 +30,7 @@ OWN_FORM = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 
 
 def operator() -> Origin:
-    return Origin(address=None, user_agent="", request_id="test", now=datetime.now(UTC))
+    return Origin(address=None, user_agent="", request_id="test", now=datetime.now(UTC), operator="tester")
 
 
 def is_verified(visitor: "Visitor") -> bool:

@@ -423,6 +423,13 @@ class TestAccount:
         assert html.count("From 203.0.113.7") == 2
         assert html.count("this one") == 1
 
+    def test_it_says_where_an_administrator_acts_for_one(self, signed_in: "Visitor", query: Query) -> None:
+        [own] = query("SELECT id FROM sessions")
+        signed_in.log_in()
+        query(f"UPDATE sessions SET impersonator_id = id WHERE id <> '{own['id']}' RETURNING 1")
+        html = signed_in.open("/account")
+        assert html.count("An administrator, acting for you") == 1
+
     def test_looking_trades_no_token_and_counts_as_use(self, signed_in: "Visitor", query: Query) -> None:
         query("UPDATE sessions SET last_used_at = last_used_at - interval '1 day' RETURNING 1")
         before = query(

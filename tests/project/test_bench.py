@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import cold_start, growth, report, server_mode, warm_path
+from bench import audit_chain, cold_start, growth, report, server_mode, warm_path
 from bench.__main__ import SECTIONS
 from bench.report import Report, Table, Target
 from bench.samples import median_ms, percentile_ms, take_turns
 from bench.service import Refused, event_of, read_answer
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = [*cold_start.TABLES, *warm_path.TABLES, *server_mode.TABLES, *growth.TABLES]
+TABLES = [*cold_start.TABLES, *warm_path.TABLES, *server_mode.TABLES, *growth.TABLES, *audit_chain.TABLES]
 
 
 class TestDocumentation:

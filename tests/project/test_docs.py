@@ -119,7 +119,7 @@ def render_default(field: FieldInfo) -> str:
         default = default.get_secret_value()
     if isinstance(default, bool):
         return str(default).lower()
-    return "none" if default in {"", ()} else str(default)
+    return "none" if default in ("", (), {}) else str(default)
 
 
 def bounds(field: FieldInfo) -> list[float]:

@@ -25,7 +25,13 @@ import pytest
 from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 from pyotp import TOTP
-from tests.project import factor_scenarios, passkey_scenarios
+from tests.project import (
+    factor_scenarios,
+    passkey_scenarios,
+    role_scenarios,
+    user_scenarios,
+    webhook_scenarios,
+)
 
 from auth_manager.app import create_app
 from auth_manager.audit import Origin
@@ -80,6 +86,7 @@ VARIANTS = {
     "POST /auth/email-login/verify, by code": 3,
     **factor_scenarios.VARIANTS,
     **passkey_scenarios.VARIANTS,
+    **user_scenarios.VARIANTS,
 }
 """What a route costs by another way than the one of budgets.py."""
 
@@ -235,7 +242,7 @@ def mailed_reauthentication(api: Api, measured: Measure) -> None:
 
 
 def accepted_invitation(api: Api, measured: Measure) -> None:
-    origin = Origin(None, "", "request", datetime.now(UTC))
+    origin = Origin(None, "", "request", datetime.now(UTC), operator="tester")
     request = invite(api.resources, origin, f"{secrets.token_hex(8)}@example.com")
     body = {**api.token(Purpose.INVITATION, request), "password": PASSWORD}
     measured(201, "POST", "/auth/invitations/accept", json=body)
@@ -266,6 +273,13 @@ def removed_app(api: Api, measured: Measure) -> None:
     code = TOTP(api.call(201, "POST", "/auth/mfa/totp", headers=me)["secret"]).now()
     api.call(200, "POST", "/auth/mfa/totp/confirm", json={"code": code}, headers=me)
     measured(204, "DELETE", "/auth/mfa/totp", headers=me)
+
+
+def searched_audit(api: Api, measured: Measure) -> None:
+    headers = api.bearer()
+    with api.database.one_trip() as connection:
+        connection.add("INSERT INTO account_roles SELECT id, 'admin', now() FROM accounts")
+    measured(200, "GET", "/admin/audit?outcome=success", headers=headers)
 
 
 def just_the_address(who: dict[str, Any]) -> dict[str, Any]:
@@ -410,8 +424,12 @@ SCENARIOS: dict[str, Scenario] = {
     "GET /auth/me/export": lambda api, measured: measured(
         200, "GET", "/auth/me/export", headers=api.bearer()
     ),
+    "GET /admin/audit": searched_audit,
     **factor_scenarios.SCENARIOS,
     **passkey_scenarios.SCENARIOS,
+    **user_scenarios.SCENARIOS,
+    **role_scenarios.SCENARIOS,
+    **webhook_scenarios.SCENARIOS,
 }
 
 SETTINGS: dict[str, dict[str, object]] = {
@@ -450,6 +468,7 @@ class TestBudget:
 
 
 DEAREST = {
+    "PATCH /admin/users/{account_id}": "PATCH /admin/users/{account_id}, new address",
     "POST /auth/verify-email": "POST /auth/verify-email, new address",
     "POST /auth/login": "POST /auth/login, older hash",
     "POST /auth/login/mfa": "POST /auth/login/mfa, recovery code",

@@ -123,7 +123,12 @@ class TestFunctions:
             for event in one["Properties"].get("Events", {}).values()
             if event["Type"] == "ScheduleV2"
         ]
-        assert {json.loads(one["Input"])["action"] for one in schedules} == {"relay_outbox", "clean_up"}
+        assert {json.loads(one["Input"])["action"] for one in schedules} == {
+            "relay_outbox",
+            "clean_up",
+            "checkpoint_audit",
+            "back_up",
+        }
         for one in schedules:
             assert one["Name"]["Fn::Sub"].startswith("${AWS::StackName}-")
             assert one["RoleArn"] == {"Fn::GetAtt": ["SchedulerRole", "Arn"]}
@@ -249,6 +254,16 @@ class TestRoles:
             if "secretsmanager:PutSecretValue" in listed(statement["Action"])
         }
         assert writers == {"MaintenanceRole": "SigningKeysSecret"}
+
+    def test_nobody_deletes_checkpoints_of_the_audit_trail(self) -> None:
+        deleted = [
+            (name, statement["Resource"]["Fn::Sub"])
+            for name in ROLES
+            for statement in statements(name)
+            if "s3:DeleteObject" in listed(statement["Action"])
+        ]
+        bucket = "arn:${AWS::Partition}:s3:::${BackupBucket}"
+        assert deleted == [("MaintenanceRole", f"{bucket}/${{AWS::StackName}}/backups/*")]
 
     def test_secrets_stay_when_the_stack_goes(self) -> None:
         secrets = of_type(TEMPLATE, "AWS::SecretsManager::Secret")

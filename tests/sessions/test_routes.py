@@ -182,7 +182,7 @@ class TestLogOut:
         [
             ({"scope": "everyone"}, "/scope", "literal_error"),
             ({"scope": None}, "/scope", "literal_error"),
-            ({"scope": "this", "user_id": str(uuid4())}, "", "unknown_field"),
+            ({"scope": "this", "user_id": str(UUID(int=7))}, "", "unknown_field"),
         ],
         ids=["other scope", "null", "extra"],
     )
@@ -205,7 +205,7 @@ class TestListSessions:
         assert [item["user_agent"] for item in listed["items"]] == ["laptop/2", "phone/1"]
         assert [item["current"] for item in listed["items"]] == [False, True]
         item = listed["items"][0]
-        assert (item["address"], item["factors"]) == ("203.0.113.7", ["pwd"])
+        assert (item["address"], item["factors"], item["impersonated"]) == ("203.0.113.7", ["pwd"], False)
         assert item["created_at"] == item["last_used_at"] < item["expires_at"]
         assert item["created_at"].endswith("Z")
         assert UUID(item["id"]).version == 7
@@ -218,6 +218,7 @@ class TestListSessions:
             "user_agent",
             "factors",
             "current",
+            "impersonated",
         }
 
     def test_a_refresh_is_a_use(self, member: Member) -> None:
@@ -309,7 +310,7 @@ class TestRevokeSession:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/auth/logout"), ("GET", "/auth/sessions"), ("DELETE", f"/auth/sessions/{uuid4()}")],
+    [("POST", "/auth/logout"), ("GET", "/auth/sessions"), ("DELETE", f"/auth/sessions/{UUID(int=7)}")],
 )
 class TestWithoutASession:
     def test_no_token(self, client: TestClient, method: str, path: str) -> None:

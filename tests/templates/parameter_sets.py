@@ -54,6 +54,7 @@ SETS: Final[dict[str, dict[str, Set]]] = {
             "SubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
             "SecurityGroupIds": "sg-0a1b2c3d",
             "OriginSecretArn": f"{_SECRET}auth-manager-prod-origin-AbCdEf",
+            "BackupBucket": "auth-manager-backups",
         },
         "vpc": {"SubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e", "SecurityGroupIds": "sg-0a1b2c3d"},
         "canary off": {"Canary": "false", "RotateSigningKeys": "false"},
@@ -75,6 +76,15 @@ SETS: Final[dict[str, dict[str, Set]]] = {
             "MailTransport": "smtp",
             "MailFrom": "no-reply@example.com",
             "SmtpSecretArn": f"{_SECRET}auth-manager-prod/smtp-AbCdEf",
+        },
+        "moving in": {
+            "LazyMigrationUrl": "https://old.example.com/check",
+            "LazyMigrationSecretArn": f"{_SECRET}auth-manager-prod/lazy-AbCdEf",
+        },
+        "moving in from Cognito": {"LazyMigrationCognito": "eu-central-1_aBcDeFgHi/1example23456789"},
+        "backups": {
+            "BackupBucket": "auth-manager-backups",
+            "BackupKmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab",
         },
         "second factors": {
             "MfaPolicy": "required",
@@ -114,6 +124,7 @@ SETS: Final[dict[str, dict[str, Set]]] = {
             "EmailEndpoint": "true",
             "AlarmEmail": "ops@example.com",
             "SnapshotIdentifier": "before-the-accident",
+            "BackupBucketName": "auth-manager-backups",
         },
         "aurora without endpoints": {
             "NatGateway": "true",

@@ -25,6 +25,8 @@ from auth_manager.proofs import Proof
 from auth_manager.reauthentication import service as reauthentication
 from auth_manager.recovery import service as recovery
 from auth_manager.resources import Resources
+from auth_manager.roles import service as roles
+from auth_manager.roles.service import RoleFields
 from auth_manager.sessions.service import TokenGrant
 from auth_manager.tokens import AccessClaims
 from auth_manager.verification import service as verification
@@ -51,6 +53,16 @@ def start() -> datetime:
 
 def at(seconds: float = 0, *, locale: str | None = None, user_agent: str = "pytest") -> Origin:
     return Origin("203.0.113.7", user_agent, "request", start() + timedelta(seconds=seconds), locale)
+
+
+def operator(seconds: float = 0) -> Origin:
+    """Who works on the command line."""
+    return replace(at(seconds), operator="tester")
+
+
+def create_role(resources: Resources, name: str, *permissions: str) -> str:
+    roles.create_role(resources, operator(), None, name, RoleFields(permissions=permissions))
+    return name
 
 
 def query(resources: Resources, sql: str, **parameters: object) -> list[Row]:
@@ -172,7 +184,7 @@ FLOWS = [
     ),
     Flow(
         Purpose.INVITATION,
-        lambda person, _: invitations.invite(person.resources, at(), INVITED, roles=["member"]),
+        lambda person, _: invitations.invite(person.resources, operator(), INVITED),
         lambda person, _, proof, origin: invitations.accept(
             person.resources, origin, _token_of(proof), Acceptance(NEW_PASSWORD)
         ),

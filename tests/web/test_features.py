@@ -1,8 +1,10 @@
 """A lazy application answers like one that has everything, and loads what a request may need."""
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from fastapi import APIRouter
@@ -97,7 +99,7 @@ class TestLazyApplication:
         """405 and Allow, the only answers that depend on routes other than one's own."""
         complete = client_of(resources_without_docs, lazy=False)
 
-        for path in PATHS:
+        for path in (re.sub(r"\{\w+:uuid\}", str(UUID(int=7)), path) for path in PATHS):
             expected = complete.options(path)
             found = client_of(resources_without_docs, lazy=True).options(path)
             assert (found.status_code, found.headers["allow"]) == (405, expected.headers["allow"]), path

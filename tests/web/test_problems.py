@@ -142,4 +142,5 @@ class TestResponses:
             "",
             "`session_ended`: The session has ended.",
         ]
-        assert set(described) == {400, 401, 422, 500}
+        # 403: whoever acts for somebody else.
+        assert set(described) == {400, 401, 403, 422, 500}

@@ -97,7 +97,7 @@ class TestLinkFields:
     def test_the_code_that_an_invitation_would_have_opens_nothing(self, resources: Resources) -> None:
         """Not where invitations are accepted, nor anywhere else; no guess at it is even counted."""
         http = TestClient(create_app(resources), base_url="https://auth.example.com")
-        origin = Origin(None, "", "request", datetime.now(UTC))
+        origin = Origin(None, "", "request", datetime.now(UTC), operator="tester")
         request = invite(resources, origin, "invited@example.com")
         code = resources.one_time_secrets.code(Purpose.INVITATION, request)
 

@@ -1,6 +1,7 @@
 """Accounts: register, profile, deletion."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,10 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A person, without the password hash."""
+    """A person, without the password hash.
+
+    `permissions` and `claims` are what the roles give, read where a token may be signed and empty elsewhere.
+    """
 
     id: UUID
     email: str
@@ -21,3 +25,5 @@ class Account:
     disabled_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    permissions: tuple[str, ...] = ()
+    claims: Mapping[str, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from auth_manager import audit, one_time_secrets, outbox, rate_limits
+from auth_manager import account_roles, audit, one_time_secrets, outbox, rate_limits
 from auth_manager.accounts import Account, store
 from auth_manager.accounts.store import NewAccount, ProfileChange
 from auth_manager.audit import Origin
@@ -27,6 +27,7 @@ from auth_manager.live_sessions import require_live_session
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
+from auth_manager.passwords import UNUSABLE_HASH
 from auth_manager.proofs import lifetime
 from auth_manager.rate_limits import seconds_until
 from auth_manager.resources import Resources
@@ -39,10 +40,10 @@ MAXIMUM_ATTRIBUTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a person sends to register, as typed."""
+    """What a person sends to register, as typed. `password` None: to be set by a mailed link."""
 
     email: str
-    password: str = field(repr=False)
+    password: str | None = field(repr=False)
     username: str | None = None
     display_name: str | None = None
     locale: str | None = None
@@ -84,14 +85,14 @@ def register(
     """
     check = _check(resources, registration)
     _require_open_sign_up(resources.settings, check[0])
-    _reserve_registration(resources, origin, check[0])
+    default_roles = _reserve_registration(resources, origin, check[0])
     new = _new_account(resources, origin, registration, check)
     if resources.settings.require_verified_email:
         return _register_silently(resources, origin, new, record)
     secret_id = new_id()
     message = NewMessage(new_id(), Kind.VERIFY_EMAIL, origin.now, secret_id=secret_id)
     secret = _verification(resources, origin, new, secret_id)
-    registered = Registered(new.as_account(), secret_id)
+    registered = Registered(new.as_account(default_roles), secret_id)
     try:
         with resources.database.one_trip() as connection:
             store.insert(connection, new)
@@ -157,10 +158,9 @@ def create_verified(
     new = prepare_verified(resources, origin, registration)
     with resources.database.one_trip() as connection:
         store.insert(connection, new)
-        for role in roles:
-            store.grant_role(connection, new.id, role, origin.now)
+        account_roles.grant(connection, [new.id], roles, origin.now)
         audit.append(connection, "account_created", origin, account_id=new.id)
-    return new.as_account(roles)
+        return store.get(connection, new.id)
 
 
 def prepare_verified(resources: Resources, origin: Origin, registration: Registration) -> NewAccount:
@@ -187,7 +187,11 @@ def _new_account(
         display_name=registration.display_name,
         locale=registration.locale,
         attributes=registration.attributes or {},
-        password_hash=resources.passwords.hash(registration.password),
+        password_hash=(
+            UNUSABLE_HASH
+            if registration.password is None
+            else resources.passwords.hash(registration.password)
+        ),
         created_at=origin.now,
     )
 
@@ -242,19 +246,21 @@ def _check(resources: Resources, registration: Registration) -> tuple[str, str |
             username_normalized = normalize_username(registration.username)
         except ValueError as error:
             wrong.append(FieldError("/username", "username_invalid", str(error)))
-    try:
-        resources.passwords.check_policy(
-            registration.password, context=[registration.email, registration.username]
-        )
-    except InvalidFields as error:
-        wrong.extend(error.errors)
-    wrong.extend(_attribute_errors(registration.attributes))
+    if registration.password is not None:
+        try:
+            resources.passwords.check_policy(
+                registration.password, context=[registration.email, registration.username]
+            )
+        except InvalidFields as error:
+            wrong.extend(error.errors)
+    wrong.extend(attribute_errors(registration.attributes))
     if wrong:
         raise InvalidFields(errors=wrong)
     return email_normalized, username_normalized
 
 
-def _attribute_errors(attributes: dict[str, Any] | None) -> list[FieldError]:
+def attribute_errors(attributes: dict[str, Any] | None) -> list[FieldError]:
+    """Return what is wrong with attributes; ValueError for what is no JSON at all."""
     size = len(json.dumps(attributes or {}, separators=(",", ":"), ensure_ascii=False).encode())
     if size + _growth(attributes) <= MAXIMUM_ATTRIBUTES:
         return []
@@ -270,18 +276,35 @@ def _growth(value: object) -> int:
     return sum(_growth(item) for item in value) if isinstance(value, list) else 0
 
 
-def _reserve_registration(resources: Resources, origin: Origin, email_normalized: str) -> None:
-    """Count this client's registrations before a hash is computed, and the mails where each one sends one."""
+def _reserve_registration(resources: Resources, origin: Origin, email_normalized: str) -> tuple[str, ...]:
+    """Count this client's registrations before a hash is computed, and the mails where each one sends one.
+
+    Returns the roles that a new account has, where the answer shows the account.
+    """
     settings = resources.settings
+    default_roles: tuple[str, ...] = ()
     with resources.database.one_trip() as connection:
-        retry_at = rate_limits.reserve_registration(
-            connection, settings, address=origin.address, email_normalized=email_normalized, now=origin.now
-        )
+        if settings.require_verified_email:
+            retry_at = rate_limits.reserve_silent_registration(
+                connection,
+                settings,
+                address=origin.address,
+                email_normalized=email_normalized,
+                now=origin.now,
+            )
+        else:
+            retry_at, default_roles = store.reserve_registration(
+                connection,
+                rate_limits.address_key(rate_limits.REGISTRATION, origin.address),
+                rate_limits.registration_limit(settings),
+                origin.now,
+            )
     if retry_at is not None:
         log_event("registration_limited", address=origin.address)
         raise TooManyRequests(
             "Too many registrations from this address.", retry_after=seconds_until(retry_at, origin.now)
         )
+    return default_roles
 
 
 def get_profile(resources: Resources, origin: Origin, claims: AccessClaims) -> Account:
@@ -316,9 +339,27 @@ def change_profile(
     Raises:
         InvalidFields: a value breaks a rule.
         UsernameTaken: by another account.
+        Forbidden: somebody acts for the owner, who signs in with the username.
         SessionEnded: as for `get_profile`.
     """
-    wrong = _attribute_errors(patch.attributes)
+    change = prepare_change(patch)
+    with resources.database.one_trip() as connection:
+        require_live_session(connection, claims, origin.now, impersonated_too="username" not in patch.fields)
+        audit.append(connection, "profile_changed", origin, account_id=claims.sub, session_id=claims.sid)
+        store.update_profile(connection, claims.sub, change, origin.now)
+        account = store.fetch(connection, claims.sub)
+    if account is None:  # deleted after the guard, in the same moment
+        raise SessionEnded
+    return account
+
+
+def prepare_change(patch: ProfilePatch) -> ProfileChange:
+    """Return the change that a patch asks for; nothing is stored yet.
+
+    Raises:
+        InvalidFields: a value breaks a rule.
+    """
+    wrong = attribute_errors(patch.attributes)
     username_normalized = None
     if patch.username is not None:
         try:
@@ -327,7 +368,7 @@ def change_profile(
             wrong.append(FieldError("/username", "username_invalid", str(error)))
     if wrong:
         raise InvalidFields(errors=wrong)
-    change = ProfileChange(
+    return ProfileChange(
         fields=patch.fields,
         username=patch.username,
         username_normalized=username_normalized,
@@ -335,10 +376,3 @@ def change_profile(
         locale=patch.locale,
         attributes=patch.attributes,
     )
-    with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
-        audit.append(connection, "profile_changed", origin, account_id=claims.sub, session_id=claims.sid)
-        account = store.update_profile(connection, claims.sub, change, origin.now)
-    if account is None:  # deleted after the guard, in the same moment
-        raise SessionEnded
-    return account

@@ -1,4 +1,4 @@
-"""SQL of the accounts and account_roles tables."""
+"""SQL of the accounts table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,14 @@ from uuid import UUID
 
 from psycopg2.extras import Json
 
+from auth_manager.account_roles import DEFAULT_ROLES, GRANT_DEFAULTS, GRANTS, ROLES, Grants, read_grants
 from auth_manager.accounts import Account
 from auth_manager.database import Connection, Row
 from auth_manager.errors import AuthError, EmailTaken, NotFound, UsernameTaken
 from auth_manager.identifiers import parse_identifier
-from auth_manager.live_sessions import LEEWAY
+from auth_manager.live_sessions import IMPERSONATION_STANDS, LEEWAY
 from auth_manager.rate_limits import Limit, account_key
 from auth_manager.tokens import AccessClaims
-
-ROLES = "ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles"
 
 FACTORS = (
     "CASE WHEN accounts.factors_changed_at IS NULL THEN '{}' ELSE factors_of(accounts.id) END AS factors"
@@ -24,12 +23,13 @@ FACTORS = (
 """What the account can be asked for besides its first factor; most were never given one."""
 
 _INSERT = """
-    INSERT INTO accounts (id, email, email_normalized, email_verified_at, username, username_normalized,
-                          display_name, locale, attributes, password_hash, password_changed_at,
-                          created_at, updated_at)
-    VALUES (%(id)s, %(email)s, %(email_normalized)s, %(email_verified_at)s, %(username)s,
-            %(username_normalized)s, %(display_name)s, %(locale)s, %(attributes)s, %(password_hash)s,
-            %(created_at)s, %(created_at)s, %(created_at)s)
+    WITH account AS (
+        INSERT INTO accounts (id, email, email_normalized, email_verified_at, username, username_normalized,
+                              display_name, locale, attributes, password_hash, password_changed_at,
+                              created_at, updated_at)
+        VALUES (%(id)s, %(email)s, %(email_normalized)s, %(email_verified_at)s, %(username)s,
+                %(username_normalized)s, %(display_name)s, %(locale)s, %(attributes)s, %(password_hash)s,
+                %(created_at)s, %(created_at)s, %(created_at)s)
 """
 
 
@@ -67,7 +67,8 @@ class NewAccount:
 
 
 def account_from(row: Row) -> Account:
-    """Read an account from a row that has every column of `accounts` and `roles`."""
+    """Read an account from a row that has every column of `accounts`, and GRANTS or ROLES."""
+    grants = read_grants(row["grants"]) if "grants" in row else Grants(tuple(row["roles"]))
     return Account(
         id=row["id"],
         email=row["email"],
@@ -76,28 +77,45 @@ def account_from(row: Row) -> Account:
         display_name=row["display_name"],
         locale=row["locale"],
         attributes=row["attributes"],
-        roles=tuple(row["roles"]),
+        roles=grants.roles,
         disabled_at=row["disabled_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        permissions=grants.permissions,
+        claims=grants.claims,
     )
 
 
+def reserve_registration(
+    connection: Connection, key: str, limit: Limit, now: datetime
+) -> tuple[datetime | None, tuple[str, ...]]:
+    """Count a registration and read the default roles, in one round trip; None, or when another may come."""
+    row = connection.fetch_one(
+        f"""
+        SELECT retry_at, {DEFAULT_ROLES} FROM reserve_attempt(
+            %(key)s, %(now)s, %(limit_maximum)s, %(limit_window)s, %(limit_free)s,
+            %(limit_delay)s, %(limit_delay_maximum)s)
+        """,  # noqa: S608 -- a constant
+        {"key": key, "now": now, **limit.parameters("limit")},
+    )
+    return (row["retry_at"], tuple(row["default_roles"])) if row else (None, ())
+
+
 def insert(connection: Connection, new: NewAccount) -> None:
-    """Queue a new account; the round trip raises EmailTaken or UsernameTaken when the database says so.
+    """Queue a new account with the default roles; the round trip raises EmailTaken or UsernameTaken.
 
     An account of the same id is this one, sent before by a connection that was lost: nothing to do.
     """
     connection.add(
-        _INSERT + "ON CONFLICT ON CONSTRAINT accounts_pkey DO NOTHING",
+        f"{_INSERT} ON CONFLICT ON CONSTRAINT accounts_pkey DO NOTHING RETURNING id) {GRANT_DEFAULTS}",
         _columns(new),
         refused={"accounts_email_key": EmailTaken(), "accounts_username_key": UsernameTaken()},
     )
 
 
 def insert_unless_taken(connection: Connection, new: NewAccount) -> None:
-    """Queue a new account that inserts nothing where an identifier is taken, at the same cost."""
-    connection.add(_INSERT + "ON CONFLICT DO NOTHING", _columns(new))
+    """Queue a new account that is none where an identifier is taken, at the same cost."""
+    connection.add(f"{_INSERT} ON CONFLICT DO NOTHING RETURNING id) {GRANT_DEFAULTS}", _columns(new))
 
 
 def _columns(new: NewAccount) -> dict[str, object]:
@@ -116,17 +134,6 @@ def _columns(new: NewAccount) -> dict[str, object]:
     }
 
 
-def grant_role(connection: Connection, account_id: UUID, role: str, now: datetime) -> None:
-    """Queue a role for an account; granting it twice changes nothing."""
-    connection.add(
-        """
-        INSERT INTO account_roles (account_id, role, granted_at) VALUES (%(account_id)s, %(role)s, %(now)s)
-        ON CONFLICT ON CONSTRAINT account_roles_pkey DO NOTHING
-        """,
-        {"account_id": account_id, "role": role, "now": now},
-    )
-
-
 def find_by_live_session(connection: Connection, claims: AccessClaims, now: datetime) -> Account | None:
     """Return the account of a session that lives; None when it ended or the account is disabled."""
     row = connection.fetch_one(
@@ -134,7 +141,7 @@ def find_by_live_session(connection: Connection, claims: AccessClaims, now: date
         SELECT accounts.*, {ROLES} FROM sessions JOIN accounts ON accounts.id = sessions.account_id
         WHERE sessions.id = %(session_id)s AND accounts.id = %(account_id)s
           AND sessions.ended_at IS NULL AND sessions.expires_at > GREATEST(%(now)s, now())
-          AND now() < %(token_expires_at)s AND accounts.disabled_at IS NULL
+          AND now() < %(token_expires_at)s AND accounts.disabled_at IS NULL AND {IMPERSONATION_STANDS}
         """,  # noqa: S608 -- a constant
         {
             "session_id": claims.sid,
@@ -182,16 +189,10 @@ class ProfileChange:
     attributes: dict[str, Any] | None = None
 
 
-def update_profile(
-    connection: Connection, account_id: UUID, change: ProfileChange, now: datetime
-) -> Account | None:
-    """Apply a change and return the account, None when it is gone.
-
-    Raises:
-        UsernameTaken: by another account.
-    """
-    row = connection.fetch_one(
-        f"""
+def update_profile(connection: Connection, account_id: UUID, change: ProfileChange, now: datetime) -> None:
+    """Queue a change; the round trip raises UsernameTaken when another account has the new name."""
+    connection.add(
+        """
         UPDATE accounts SET
             username = CASE WHEN %(set_username)s THEN %(username)s ELSE username END,
             username_normalized = CASE WHEN %(set_username)s THEN %(username_normalized)s
@@ -201,8 +202,7 @@ def update_profile(
             attributes = CASE WHEN %(set_attributes)s THEN %(attributes)s::jsonb ELSE attributes END,
             updated_at = %(now)s
         WHERE id = %(account_id)s
-        RETURNING accounts.*, {ROLES}
-        """,  # noqa: S608 -- a constant
+        """,
         {
             "account_id": account_id,
             "set_username": "username" in change.fields,
@@ -218,7 +218,6 @@ def update_profile(
         },
         refused={"accounts_username_key": UsernameTaken()},
     )
-    return account_from(row) if row else None
 
 
 def upgrade_password_hash(
@@ -250,7 +249,7 @@ class Credentials:
 def find_credentials(connection: Connection, account_id: UUID) -> Credentials | None:
     """Return an account and its password's hash, in one round trip."""
     row = connection.fetch_one(
-        f"SELECT accounts.*, {ROLES}, {FACTORS} FROM accounts WHERE id = %(account_id)s",  # noqa: S608 -- constants
+        f"SELECT accounts.*, {GRANTS}, {FACTORS} FROM accounts WHERE id = %(account_id)s",  # noqa: S608 -- constants
         {"account_id": account_id},
     )
     return _credentials_from(row) if row else None
@@ -274,7 +273,7 @@ def reserve_attempt(
     """Count an attempt at an account's secrets and read what to check it against, in one round trip."""
     row = connection.fetch_one(
         f"""
-        SELECT accounts.*, {ROLES}, {FACTORS}, reservation.reserved, reservation.retry_at
+        SELECT accounts.*, {GRANTS}, {FACTORS}, reservation.reserved, reservation.retry_at
         FROM accounts CROSS JOIN LATERAL reserve_attempt(
             %(account_key)s, %(now)s, %(account_maximum)s, %(account_window)s, %(account_free)s,
             %(account_delay)s, %(account_delay_maximum)s
@@ -324,17 +323,47 @@ def mark_verified(connection: Connection, account_id: UUID, email_normalized: st
 
 
 def change_email(
-    connection: Connection, account_id: UUID, *, email: str, email_normalized: str, now: datetime
+    connection: Connection,
+    account_id: UUID,
+    *,
+    email: str,
+    email_normalized: str,
+    now: datetime,
+    verified: bool | None = True,
 ) -> None:
-    """Queue a new, proven address; the round trip raises EmailTaken when another account has it."""
+    """Queue a new address; the round trip raises EmailTaken when another account has it.
+
+    It is proven by default. None: it is not, unless it is the address that the account had.
+    """
     connection.add(
         """
         UPDATE accounts SET email = %(email)s, email_normalized = %(email_normalized)s,
-                            email_verified_at = %(now)s, updated_at = %(now)s
+            email_verified_at = CASE WHEN %(verified)s THEN %(now)s
+                WHEN %(verified)s::boolean IS NULL AND email_normalized = %(email_normalized)s
+                THEN email_verified_at END,
+            updated_at = %(now)s
         WHERE id = %(account_id)s
         """,
-        {"account_id": account_id, "email": email, "email_normalized": email_normalized, "now": now},
+        {
+            "account_id": account_id,
+            "email": email,
+            "email_normalized": email_normalized,
+            "now": now,
+            "verified": verified,
+        },
         refused={"accounts_email_key": EmailTaken()},
+    )
+
+
+def set_verified(connection: Connection, account_id: UUID, *, verified: bool, now: datetime) -> None:
+    """Queue whether the address counts as proven, on an administrator's word; since when stays."""
+    connection.add(
+        """
+        UPDATE accounts SET updated_at = %(now)s,
+            email_verified_at = CASE WHEN %(verified)s THEN COALESCE(email_verified_at, %(now)s) END
+        WHERE id = %(account_id)s
+        """,
+        {"account_id": account_id, "verified": verified, "now": now},
     )
 
 
@@ -352,19 +381,6 @@ def set_password_hash(connection: Connection, account_id: UUID, password_hash: s
         WHERE id = %(account_id)s
         """,
         {"account_id": account_id, "password_hash": password_hash, "now": now},
-    )
-
-
-def require_role(connection: Connection, account_id: UUID, role: str, *, otherwise: AuthError) -> None:
-    """Queue the guard: the round trip raises `otherwise` unless the account has the role now (ASVS 8.3.2)."""
-    connection.add(
-        """
-        SELECT require(EXISTS (
-            SELECT FROM account_roles WHERE account_id = %(account_id)s AND role = %(role)s
-        ), 'role_missing')
-        """,
-        {"account_id": account_id, "role": role},
-        refused={"role_missing": otherwise},
     )
 
 
@@ -414,10 +430,29 @@ def require_password_unchanged(
     )
 
 
+def get(connection: Connection, account_id: UUID) -> Account:
+    """Return an account that what was queued before made; sends the round trip."""
+    account = fetch(connection, account_id)
+    if account is None:
+        raise LookupError("what was inserted in this transaction is there")
+    return account
+
+
 def fetch(connection: Connection, account_id: UUID) -> Account | None:
     """Return an account as what was queued before leaves it; sends the round trip."""
     credentials = find_credentials(connection, account_id)
     return credentials.account if credentials else None
+
+
+def note_change(connection: Connection, account_id: UUID, now: datetime) -> None:
+    """Queue that what belongs to the account was changed, `later` than before."""
+    connection.add(
+        """
+        UPDATE accounts SET updated_at = GREATEST(%(now)s, updated_at + interval '1 microsecond')
+        WHERE id = %(account_id)s
+        """,
+        {"account_id": account_id, "now": now},
+    )
 
 
 def schedule_erasure(
@@ -456,6 +491,31 @@ def cancel_erasure(
         """,
         {"account_id": account_id, "scheduled_at": scheduled_at, "now": now},
         refused={"erasure_not_scheduled": otherwise},
+    )
+
+
+def disable(connection: Connection, account_ids: Sequence[UUID], now: datetime) -> None:
+    """Queue the disabling of accounts on an administrator's word.
+
+    One whose owner deleted it is erased as it was to be, and no longer kept by its owner (`cancel_erasure`).
+    """
+    connection.add(
+        """
+        UPDATE accounts SET disabled_at = %(now)s, updated_at = %(now)s
+        WHERE id = ANY (%(account_ids)s::uuid[]) AND (disabled_at IS NULL OR erase_after IS NOT NULL)
+        """,
+        {"account_ids": list(account_ids), "now": now},
+    )
+
+
+def enable(connection: Connection, account_ids: Sequence[UUID], now: datetime) -> None:
+    """Queue that accounts may sign in again; what was to be erased is kept."""
+    connection.add(
+        """
+        UPDATE accounts SET disabled_at = NULL, erase_after = NULL, updated_at = %(now)s
+        WHERE id = ANY (%(account_ids)s::uuid[]) AND disabled_at IS NOT NULL
+        """,
+        {"account_ids": list(account_ids), "now": now},
     )
 
 

@@ -1,1 +1,1 @@
-"""Administration: what people with the role `admin` do for others."""
+"""What administrators do to one account, and its sessions."""

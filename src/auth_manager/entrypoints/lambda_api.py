@@ -124,7 +124,8 @@ class _Service:
             self.get()
 
     def _start(self) -> _Running:
-        queue_url = self._settings.outbox_queue_url
+        # What a request writes is mail; webhooks are for the relay.
+        queue_url = self._settings.outbox_queue_url if self._settings.mail_transport != "none" else ""
         resources = build_resources(
             self._settings,
             pool_size=1,

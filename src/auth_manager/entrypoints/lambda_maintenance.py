@@ -1,7 +1,8 @@
-"""The Lambda function for what no client asks for: migrations, clean-up, messages, rotation of the keys.
+"""The Lambda function for what no client asks for: migrations, clean-up, messages, backups, key rotation.
 
-It takes `{"action": "migrate" | "clean_up" | "relay_outbox" | "rotate_signing_keys"}` and the rotation events
-of Secrets Manager. A failure is an error of the function: it shows in its Errors, and is tried again.
+It takes `{"action": "migrate" | "clean_up" | "relay_outbox" | "chain_audit" | "checkpoint_audit" | "back_up"
+| "rotate_signing_keys"}` and the rotation events of Secrets Manager. A failure is an error of the function:
+it shows in its Errors, and is tried again.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,11 +17,16 @@ from auth_manager.aws.database_access import open_database_url
 from auth_manager.aws.queues import send_ids
 from auth_manager.aws.rotated_secret import open_secret
 from auth_manager.aws.secrets import fetch_secret
+from auth_manager.backups.retention import Keep, delete_old
+from auth_manager.backups.writing import back_up
+from auth_manager.entrypoints import checkpoint_places
+from auth_manager.entrypoints.backup_places import open_place
 from auth_manager.errors import ConfigurationError
 from auth_manager.ids import new_id
 from auth_manager.key_rotation import Step, rotate
 from auth_manager.migrate import apply_migrations
 from auth_manager.settings import Settings, load_settings
+from auth_manager.signing_keys import load_key_set
 
 STEPS: tuple[Step, ...] = get_args(Step)
 
@@ -66,6 +72,9 @@ def _choose(event: object) -> Callable[[Settings, Any], dict[str, Any]]:
         "migrate": _migrate,
         "clean_up": _clean_up,
         "relay_outbox": _relay_outbox,
+        "chain_audit": _chain_audit,
+        "checkpoint_audit": _checkpoint_audit,
+        "back_up": _back_up,
         "rotate_signing_keys": partial(_rotate_signing_keys, emergency=event.get("emergency") is True),
     }
     action = event.get("action")
@@ -99,9 +108,35 @@ def _clean_up(settings: Settings, context: object) -> dict[str, Any]:
             locale=settings.default_locale,
         )
         erased = maintenance.erase_accounts(database, origin, may_go_on=partial(_has_time, context))
+        maintenance.chain_audit(database, may_go_on=partial(_has_time, context))
     finally:
         database.close()
     return {"removed": removed, "erased": erased}
+
+
+def _chain_audit(settings: Settings, context: object) -> dict[str, Any]:
+    database = connect_database(settings, pool_size=1, fetch_secret=fetch_secret)
+    try:
+        return {"chained": maintenance.chain_audit(database, may_go_on=partial(_has_time, context))}
+    finally:
+        database.close()
+
+
+def _checkpoint_audit(settings: Settings, context: object) -> dict[str, Any]:
+    """Chain and sign; a checkpoint that could not be kept elsewhere is tried again by the next run."""
+    database = connect_database(settings, pool_size=1, fetch_secret=fetch_secret)
+    try:
+        checkpoint = maintenance.checkpoint_audit(
+            database,
+            load_key_set(settings, fetch_secret),
+            issuer=settings.issuer,
+            now=datetime.now(UTC),
+            keep=checkpoint_places.keeper(settings, local=False),
+            may_go_on=partial(_has_time, context),
+        )
+    finally:
+        database.close()
+    return {"position": checkpoint.position if checkpoint else None}
 
 
 def _relay_outbox(settings: Settings, context: object) -> dict[str, Any]:
@@ -114,11 +149,36 @@ def _relay_outbox(settings: Settings, context: object) -> dict[str, Any]:
                 database,
                 partial(send_ids, settings.outbox_queue_url),
                 now=datetime.now(UTC),
+                mails=settings.mail_transport != "none",
                 may_go_on=partial(_has_time, context),
             )
         )
     finally:
         database.close()
+
+
+def _back_up(settings: Settings, context: object) -> dict[str, Any]:
+    """Store a snapshot, then delete what is no longer kept; without enough time there is no backup."""
+    if not settings.backup_url:
+        return {"id": None, "reason": "AUTH_BACKUP_URL is not set: there is no backup"}
+    try:
+        storage = open_place(settings.backup_url, kms_key=settings.backup_kms_key, local=False)
+        manifest = back_up(
+            open_database_url(settings, fetch_secret).url(),
+            storage,
+            now=datetime.now(UTC),
+            may_go_on=partial(_has_time, context),
+        )
+    except Exception:
+        observability.count("backup_failed")
+        raise
+    observability.count("backup_completed")
+    keep = Keep(settings.backup_keep_daily, settings.backup_keep_weekly, settings.backup_keep_monthly)
+    deleted = delete_old(storage, keep, now=datetime.now(UTC))
+    observability.log_event(
+        "backed_up", id=manifest.id, rows=manifest.rows, bytes=manifest.size, deleted=deleted
+    )
+    return {"id": manifest.id, "rows": manifest.rows, "bytes": manifest.size, "deleted": deleted}
 
 
 def _rotate_signing_keys(settings: Settings, _context: object, *, emergency: bool) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""The Lambda function behind the queue: sends the mails that the messages name, one batch an invocation.
+"""The Lambda function behind the queue: sends the mails and webhooks that the messages name.
 
 Only what is done leaves the queue: sent, given up, or gone with its account. Everything else is named in the
 answer, comes again later each time, and after the fifth time waits in the dead-letter queue. No mail is lost:
 its row stays in the table `outbox`, too.
+
+A webhook always leaves the queue: its row says when it is due again, and the relay hands it over then.
 """
 
 import json
@@ -16,23 +18,26 @@ from auth_manager import observability
 from auth_manager.app import connect_database
 from auth_manager.aws.queues import postpone
 from auth_manager.aws.secrets import fetch_secret
-from auth_manager.entrypoints.mail_delivery import open_delivery
+from auth_manager.entrypoints.mail_delivery import open_delivery, open_webhook_delivery
 from auth_manager.ids import new_id
-from auth_manager.mail import MailUnavailable
-from auth_manager.mail.delivery import deliver_one
+from auth_manager.mail import Email, MailUnavailable
+from auth_manager.mail.compose import Composer
+from auth_manager.mail.delivery import Delivery, deliver_one
 from auth_manager.one_time_secrets import OneTimeSecrets
 from auth_manager.secret_keys import open_secret_keys
 from auth_manager.settings import Settings, load_settings
+from auth_manager.webhooks import delivery as webhooks_delivery
 
 DELAYS = (60, 300, 1500, 7200)
 """Seconds until a message comes again, after its first, second ... failure: two and a half hours in all. None
 is shorter than outbox.SENDING, after which a message whose sender died can be taken again."""
 
-RESERVE_MILLISECONDS = 12_000
-"""What is left of the function's time when no further mail begins: one that is cut off may be sent twice."""
+RESERVE_MILLISECONDS = 15_000
+"""What is left of the function's time when nothing further begins: what is cut off may be sent twice. More
+than outbound_http.DEADLINE and the round trips around it."""
 
 Deliver = Callable[[UUID], None]
-"""Sends the mail of one message, or raises: then it comes again."""
+"""Sends one message, or raises: then it comes again."""
 
 Open = Callable[[Settings], Deliver]
 
@@ -47,13 +52,28 @@ def open_worker(settings: Settings) -> Deliver:
     """Return what sends, with its connection to the database.
 
     Raises:
-        ConfigurationError: a setting is missing or cannot be used; without a mail transport always.
+        ConfigurationError: a setting is missing or cannot be used.
         ServiceUnavailable: a secret cannot be fetched now.
     """
-    secrets = OneTimeSecrets(open_secret_keys(settings, fetch_secret))
+    secret_keys = open_secret_keys(settings, fetch_secret)
+    secrets = OneTimeSecrets(secret_keys)
     database = connect_database(settings, pool_size=1, fetch_secret=fetch_secret)
-    delivery = open_delivery(settings, database, secrets, fetch_secret=fetch_secret)
-    return lambda message_id: deliver_one(delivery, message_id, now=datetime.now(UTC))
+    if settings.mail_transport == "none":
+        # Nobody hands mails over then; one that was handed over before comes again until it is a dead letter.
+        mails = Delivery(database, Composer(settings, secrets).compose, _refuse_to_send)
+    else:
+        mails = open_delivery(settings, database, secrets, fetch_secret=fetch_secret)
+    webhooks = open_webhook_delivery(settings, database, secret_keys)
+
+    def deliver(message_id: UUID) -> None:
+        if not deliver_one(mails, message_id, now=datetime.now(UTC)):
+            webhooks_delivery.deliver_one(webhooks, message_id, now=datetime.now(UTC))
+
+    return deliver
+
+
+def _refuse_to_send(_email: Email) -> None:
+    raise MailUnavailable("no_transport")
 
 
 def build_handler(open_: Open = open_worker) -> Callable[[Any, Any], Answer]:

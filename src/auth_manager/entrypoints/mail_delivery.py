@@ -1,4 +1,4 @@
-"""Mail delivery as the settings say, for the worker function and for the server."""
+"""Delivery of mails and webhooks as the settings say, for the worker function and for the server."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,10 @@ from auth_manager.mail import Email, Send, smtp
 from auth_manager.mail.compose import Composer
 from auth_manager.mail.delivery import Delivery
 from auth_manager.one_time_secrets import OneTimeSecrets
+from auth_manager.outbound_http import Outbound
+from auth_manager.secret_keys import SecretKeys
 from auth_manager.settings import Settings
+from auth_manager.webhooks.delivery import WebhookDelivery
 
 MAILBOX = Path(".local/mailbox")
 """Of a laptop, below the directory that it runs in."""
@@ -35,6 +38,11 @@ def open_delivery(
     """
     send = _open_transport(settings, fetch_secret, mailbox)
     return Delivery(database, Composer(settings, one_time_secrets).compose, send)
+
+
+def open_webhook_delivery(settings: Settings, database: Database, secret_keys: SecretKeys) -> WebhookDelivery:
+    """Return what posts to public addresses, and to the networks that the settings allow."""
+    return WebhookDelivery(database, secret_keys, Outbound(settings.webhook_networks).post)
 
 
 def _open_transport(settings: Settings, fetch_secret: Callable[[str], str] | None, mailbox: Path) -> Send:

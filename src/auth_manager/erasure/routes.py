@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from auth_manager.erasure import service
-from auth_manager.errors import InvalidOneTimeSecret, RecentAuthenticationRequired
+from auth_manager.errors import InvalidOneTimeSecret, LastAdministrator, RecentAuthenticationRequired
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import JSON, CurrentCall, IdempotencyKey
 from auth_manager.web.idempotent import answer_once, no_content
@@ -67,7 +67,7 @@ def _render(value: object) -> str:
     response_class=Response,
     responses={
         202: {"model": ErasureScheduled, "description": "Scheduled: with `AUTH_ERASURE_GRACE`"},
-        **responses(WITH_TOKEN, WITH_DATABASE, RecentAuthenticationRequired),
+        **responses(WITH_TOKEN, WITH_DATABASE, RecentAuthenticationRequired, LastAdministrator),
     },
 )
 async def delete_me(call: CurrentCall, claims: CurrentClaims) -> Response:

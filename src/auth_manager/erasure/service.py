@@ -1,6 +1,6 @@
 """Leaving: a copy of everything that is held, and erasure, at once or after a time to change one's mind."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from auth_manager.live_sessions import require_step_up
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
+from auth_manager.permissions import keep_an_administrator
 from auth_manager.proofs import look_at
 from auth_manager.resources import Resources
 from auth_manager.sessions import store as sessions_store
@@ -71,6 +72,7 @@ def delete_own_account(resources: Resources, origin: Origin, claims: AccessClaim
 
     Raises:
         RecentAuthenticationRequired: the sign-in is older than the setting allows (ASVS 7.5.1).
+        LastAdministrator: nobody else could administer.
         SessionEnded: the session ended, or the account was disabled or deleted.
     """
     if resources.settings.erasure_grace:
@@ -78,7 +80,10 @@ def delete_own_account(resources: Resources, origin: Origin, claims: AccessClaim
     goodbye = new_id()
     with resources.database.one_trip() as connection:
         require_step_up(connection, claims, origin.now, maximum_age=resources.settings.recent_authentication)
-        _erase(connection, origin, claims.sub, goodbye)
+        # Counters before the account's row, as at a login.
+        rate_limits.clear_account(connection, claims.sub)
+        keep_an_administrator(connection, [claims.sub])
+        erase(connection, origin, claims.sub, goodbye)
     resources.hand_over([goodbye])
     count("account_erased")
     log_event("account_deleted", account_id=claims.sub)
@@ -106,6 +111,7 @@ def _schedule(resources: Resources, origin: Origin, claims: AccessClaims) -> dat
     )
     with resources.database.one_trip() as connection:
         require_step_up(connection, claims, origin.now, maximum_age=resources.settings.recent_authentication)
+        keep_an_administrator(connection, [claims.sub])
         accounts_store.schedule_erasure(connection, claims.sub, erase_after=erase_after, now=origin.now)
         sessions_store.end_sessions(connection, claims.sub, reason="account_deleted", now=origin.now)
         one_time_secrets.retire(connection, claims.sub, list(Purpose), now=origin.now)
@@ -150,16 +156,34 @@ def erase_due(database: Database, origin: Origin, *, limit: int) -> int:
     with database.transaction() as connection:
         due = accounts_store.claim_to_erase(connection, now=origin.now, limit=limit)
         for account_id in due:
-            _erase(connection, origin, account_id, new_id())
+            erase(connection, origin, account_id, new_id())
     if due:
         count("account_erased", len(due))
     return len(due)
 
 
-def _erase(connection: Connection, origin: Origin, account_id: UUID, goodbye: UUID) -> None:
-    """Queue the erasure: what is left is the bare id in the audit trail, and the mail that says so."""
-    nobody = Origin(address=None, user_agent="", request_id=origin.request_id, now=origin.now)
-    audit.append(connection, "account_deleted", nobody, account_id=account_id)
+def erase(
+    connection: Connection,
+    origin: Origin,
+    account_id: UUID,
+    goodbye: UUID,
+    *,
+    actor_id: UUID | None = None,
+    session_id: UUID | None = None,
+) -> None:
+    """Queue the erasure: what is left is the bare id in the audit trail, and the mail that says so.
+
+    `actor_id` and `session_id` are those of the administrator who does it.
+    """
+    nobody = replace(origin, address=None, user_agent="")
+    audit.append(
+        connection,
+        "account_deleted",
+        nobody,
+        account_id=account_id,
+        session_id=session_id,
+        actor_id=actor_id,
+    )
     audit.anonymise(connection, account_id)
     outbox.forget(connection, account_id)
     one_time_secrets.forget(connection, account_id)

@@ -13,9 +13,10 @@ from typing import Any
 from uuid import UUID
 
 from auth_manager import audit, lockouts, one_time_secrets, rate_limits, sealed_values
+from auth_manager.account_roles import GRANTS
 from auth_manager.accounts import Account
 from auth_manager.accounts import store as accounts_store
-from auth_manager.accounts.store import FACTORS, ROLES, account_from
+from auth_manager.accounts.store import FACTORS, account_from
 from auth_manager.audit import Origin
 from auth_manager.database import Connection
 from auth_manager.errors import InvalidFactor
@@ -114,7 +115,7 @@ def reserve(
     """
     row = connection.fetch_one(
         f"""
-        SELECT accounts.*, {ROLES}, {FACTORS}, subject.details, reservation.reserved,
+        SELECT accounts.*, {GRANTS}, {FACTORS}, subject.details, reservation.reserved,
                reservation.factors_reserved, reservation.retry_at,
                totp.id AS totp_id, totp.sealed_secret, totp.last_step,
                (SELECT salt FROM recovery_codes WHERE account_id = accounts.id LIMIT 1) AS recovery_salt,

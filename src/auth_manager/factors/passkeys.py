@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from auth_manager.account_roles import GRANTS
 from auth_manager.accounts import Account
-from auth_manager.accounts.store import FACTORS, ROLES, account_from
+from auth_manager.accounts.store import FACTORS, account_from
 from auth_manager.database import Connection, Row
 from auth_manager.errors import AuthError, PasskeyKnown, TooManyFactors
 from auth_manager.factors.recovery_codes import LEFT
@@ -217,7 +218,7 @@ def find_holder(connection: Connection, account_id: UUID) -> Holder | None:
     """Return an account with its passkeys, in one round trip."""
     rows = connection.fetch_all(
         f"""
-        SELECT accounts.*, {ROLES}, {FACTORS}, passkeys.id AS passkey_id, passkeys.name,
+        SELECT accounts.*, {GRANTS}, {FACTORS}, passkeys.id AS passkey_id, passkeys.name,
                passkeys.credential_id, passkeys.transports, passkeys.aaguid, passkeys.attestation_format,
                passkeys.backed_up, passkeys.created_at AS passkey_created_at, passkeys.last_used_at
         FROM accounts LEFT JOIN passkeys ON passkeys.account_id = accounts.id

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from auth_manager import audit, one_time_secrets, outbox, rate_limits
+from auth_manager import account_roles, audit, one_time_secrets, outbox, rate_limits
 from auth_manager.accounts import Account
 from auth_manager.accounts import service as accounts_service
 from auth_manager.accounts import store as accounts_store
 from auth_manager.accounts.service import Registration
+from auth_manager.administrators import actor, authorize
 from auth_manager.audit import Origin
 from auth_manager.errors import EmailTaken, InvalidOneTimeSecret
 from auth_manager.idempotency import Record
@@ -18,6 +19,7 @@ from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.outbox import Kind, NewMessage
 from auth_manager.proofs import lifetime, look_at, parse_email
 from auth_manager.resources import Resources
+from auth_manager.tokens import AccessClaims
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +40,26 @@ def invite(
     roles: Sequence[str] = (),
     invited_by: str | None = None,
     locale: str | None = None,
+    claims: AccessClaims | None = None,
+    record: Record[UUID] | None = None,
 ) -> UUID:
-    """Mail an invitation, on an operator's word; return its request.
+    """Mail an invitation, on an administrator's or an operator's word; return its request.
 
     Args:
         resources: of this process.
-        origin: where the operator is.
+        origin: where they are.
         email: who is invited.
-        roles: that the account will have.
+        roles: that the account will have, besides the default ones.
         invited_by: a name for the mail.
         locale: language of the mail.
+        claims: of the administrator, None for an operator.
+        record: of an Idempotency-Key.
 
     Raises:
-        InvalidFields: it is no address.
+        InvalidFields: it is no address, or there is no such role.
         EmailTaken: the person has an account.
+        Forbidden: the caller lacks invitations:write, or what one of the roles gives.
+        RecentAuthenticationRequired, SessionEnded: as for `authorize`.
     """
     email_normalized = parse_email(email)
     secret = OneTimeSecret(
@@ -60,18 +68,30 @@ def invite(
         account_id=None,
         email=email,
         email_normalized=email_normalized,
-        details={"roles": list(roles)},
+        details={"roles": sorted(set(roles)), "inviter_id": str(claims.sub) if claims else None},
         limit_key=rate_limits.unknown_key(email_normalized),
         expires_at=origin.now + lifetime(resources.settings, Purpose.INVITATION),
     )
     details = {"invited_by": invited_by} if invited_by else {}
     message = NewMessage(new_id(), Kind.INVITATION, origin.now, secret_id=secret.id, details=details)
     with resources.database.transaction() as connection:
+        authorize(resources, connection, origin, claims, "invitations:write")
+        account_roles.require_known(connection, roles)
+        if claims is not None:
+            account_roles.require_roles_permitted(connection, claims.sub, roles)
         if accounts_store.find_id(connection, email_normalized=email_normalized, username_normalized=None):
             raise EmailTaken
         one_time_secrets.add(connection, secret, now=origin.now)
         outbox.add(connection, message, recipient=email, locale=locale)
-        audit.append(connection, "invited", origin)
+        audit.append(
+            connection,
+            "invited",
+            origin,
+            **actor(claims),
+            details={"request": str(secret.id), "roles": list(roles)},
+        )
+        if record:
+            record(connection, secret.id)
     resources.hand_over([message.id])
     log_event("invited", request=secret.id)
     return secret.id
@@ -87,7 +107,8 @@ def accept(
 ) -> Account:
     """Create the account of an invitation, verified and with its roles, in two round trips.
 
-    By the token alone: its mail has no code.
+    By the token alone: its mail has no code. A role that was deleted since, or that the inviter could no
+    longer give, is not given.
 
     Raises:
         InvalidOneTimeSecret: used, expired, foreign.
@@ -104,15 +125,17 @@ def accept(
         display_name=acceptance.display_name,
         locale=acceptance.locale,
     )
-    roles = tuple(str(role) for role in secret.details.get("roles", ()))
+    roles = [str(role) for role in secret.details.get("roles", ())]
+    inviter = secret.details.get("inviter_id")
     new = accounts_service.prepare_verified(resources, origin, registration)
-    account = new.as_account(roles=roles)
-    with resources.database.one_trip() as connection:
+    with resources.database.transaction() if record else resources.database.one_trip() as connection:
         one_time_secrets.use(connection, secret.id, use_id=new_id(), now=origin.now)
         accounts_store.insert(connection, new)
-        for role in roles:
-            accounts_store.grant_role(connection, new.id, role, origin.now)
+        account_roles.grant_invited(
+            connection, new.id, roles, inviter_id=UUID(inviter) if inviter else None, now=origin.now
+        )
         audit.append(connection, "registered_by_invitation", origin, account_id=new.id)
+        account = accounts_store.get(connection, new.id)
         if record:
             record(connection, account)
     count("registered")

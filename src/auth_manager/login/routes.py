@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from auth_manager.errors import (
     AccountDisabled,
     EmailNotVerified,
+    FormerSystemUnavailable,
     InvalidCredentials,
     MfaEnrolmentRequired,
     MfaRequired,
@@ -68,6 +69,7 @@ class LoginRequest(BaseModel):
         MfaRequired,
         MfaEnrolmentRequired,
         TooManyAttempts,
+        FormerSystemUnavailable,
     ),
 )
 async def log_in(

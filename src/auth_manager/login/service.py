@@ -7,6 +7,7 @@ audit trail like a known one (ASVS 6.3.8).
 from uuid import UUID
 
 from auth_manager import audit, lockouts, rate_limits
+from auth_manager.accounts import Account
 from auth_manager.accounts import store as accounts_store
 from auth_manager.audit import Origin
 from auth_manager.database import Connection
@@ -14,15 +15,18 @@ from auth_manager.errors import (
     AccountDisabled,
     AuthError,
     EmailNotVerified,
+    FormerSystemUnavailable,
     InvalidCredentials,
     TooManyAttempts,
 )
 from auth_manager.factors import trusted_devices
 from auth_manager.idempotency import Record
 from auth_manager.identifiers import parse_identifier
+from auth_manager.lazy_migration import FormerUser
 from auth_manager.login import store
 from auth_manager.login.store import Attempt
 from auth_manager.observability import count, log_event
+from auth_manager.passwords import LAZY_HASH, MAXIMUM_BYTES, REFUSED, Verification
 from auth_manager.resources import Resources
 from auth_manager.sessions.service import TokenGrant
 from auth_manager.sign_ins import FirstFactor, FirstMethod, sign_in
@@ -45,11 +49,14 @@ def log_in(
         TooManyAttempts: too many failures of this account, or from this address; nothing was checked.
         InvalidCredentials: no such account, or another password.
         AccountDisabled, EmailNotVerified, MfaRequired, MfaEnrolmentRequired: only after the right password.
+        FormerSystemUnavailable: only the system that the account came from knows its password, and is away.
     """
     device_id = trusted_devices.parse_token(resources.secret_keys, device_token)
     attempt = _reserve(resources, origin, identifier, device_id)
     verification = resources.passwords.verify_and_upgrade(password, attempt.password_hash)
     account = attempt.account
+    if account is not None and attempt.password_hash == LAZY_HASH and resources.check_elsewhere:
+        verification = _verify_elsewhere(resources, origin, attempt, account, password)
     if account is None or attempt.password_changed_at is None or not verification.ok:
         raise _fail(resources, origin, attempt, InvalidCredentials(), guessed=True)
     if account.disabled_at is not None:
@@ -91,6 +98,31 @@ def log_in(
         )
     except InvalidCredentials as error:  # the account changed while the password was being checked
         raise _fail(resources, origin, attempt, error, guessed=True) from None
+
+
+def _verify_elsewhere(
+    resources: Resources, origin: Origin, attempt: Attempt, account: Account, password: str
+) -> Verification:
+    """Ask the former system of an imported account, once: its answer, if it is yes, becomes our own hash.
+
+    No transaction is open meanwhile. An attempt that got no answer counts like a wrong one, or a system that
+    is slow would be asked without end.
+
+    Raises:
+        FormerSystemUnavailable: it did not say.
+    """
+    if resources.check_elsewhere is None or len(password.encode("utf-8", "replace")) > MAXIMUM_BYTES:
+        return REFUSED
+    user = FormerUser(account.id, account.email, account.username)
+    try:
+        is_right = resources.check_elsewhere(user, password)
+    except FormerSystemUnavailable as error:
+        raise _fail(resources, origin, attempt, error, guessed=True) from None
+    if not is_right:
+        return REFUSED
+    count("lazily_migrated")
+    log_event("lazily_migrated", account_id=account.id)
+    return Verification(ok=True, new_hash=resources.passwords.hash(password))
 
 
 def _reserve(resources: Resources, origin: Origin, identifier: str, device_id: UUID | None) -> Attempt:

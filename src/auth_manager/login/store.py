@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from auth_manager.account_roles import GRANTS
 from auth_manager.accounts import Account
 from auth_manager.accounts.store import FACTORS, account_from
 from auth_manager.database import Connection
@@ -52,9 +53,7 @@ def reserve_attempt(
         SELECT account.*, COALESCE(of_account.retry_at, of_address.retry_at) AS retry_at, of_account.reserved
         FROM (SELECT) AS one
         LEFT JOIN LATERAL (
-            SELECT accounts.*, ARRAY(SELECT role FROM account_roles
-                                     WHERE account_id = accounts.id ORDER BY role) AS roles,
-                   {FACTORS}, EXISTS (
+            SELECT accounts.*, {GRANTS}, {FACTORS}, EXISTS (
                        SELECT FROM trusted_devices
                        WHERE id = %(device_id)s AND account_id = accounts.id
                          AND expires_at > GREATEST(%(now)s, now())
@@ -80,7 +79,7 @@ def reserve_attempt(
                 %(account_delay)s, %(account_delay_maximum)s
             ) AS reservation
         ) AS of_account ON true
-        """,  # noqa: S608 -- a constant
+        """,  # noqa: S608 -- constants
         {
             "email": email_normalized,
             "username": username_normalized,

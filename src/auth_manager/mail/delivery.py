@@ -5,7 +5,6 @@ that it is taken, and it is taken by one at a time. A crash between the mail ser
 makes a second copy, with the same Message-ID (docs/decisions/0017-mail.md).
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,18 +13,13 @@ from uuid import UUID
 
 from auth_manager import outbox
 from auth_manager.database import Database
+from auth_manager.loops import POLL, Loop, MayGoOn
 from auth_manager.mail import Email, MailRefused, MailUnavailable, Send
-from auth_manager.observability import count, log_event, log_failure
+from auth_manager.observability import count, log_event
 from auth_manager.outbox import OutboxMessage, Taken
 
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=1)
-
-POLL = 5.0
-"""Seconds between two looks for messages that are due, where nobody wakes the loop."""
-
-STOP_TIMEOUT = 5.0
-"""Seconds that stopping waits for a mail that is being sent."""
 
 
 class Compose(Protocol):
@@ -44,8 +38,8 @@ class Delivery:
     send: Send
 
 
-def deliver_one(delivery: Delivery, message_id: UUID, *, now: datetime) -> None:
-    """Send the message that a queue named, unless that was done: then nothing happens.
+def deliver_one(delivery: Delivery, message_id: UUID, *, now: datetime) -> bool:
+    """Send the mail that a queue named, unless that was done: then nothing happens. False: it is a webhook.
 
     Raises:
         MailUnavailable: it must come again: nobody can send it now, or somebody else does, or died doing so.
@@ -58,6 +52,7 @@ def deliver_one(delivery: Delivery, message_id: UUID, *, now: datetime) -> None:
     if message is not None:
         # The queue says when it comes again.
         _deliver(delivery, message, now=now, wait=timedelta())
+    return taken is not Taken.WEBHOOK
 
 
 def deliver_waiting(
@@ -106,8 +101,8 @@ def _deliver(delivery: Delivery, message: OutboxMessage, *, now: datetime, wait:
         log_event("mail_sent", message_id=message.id, kind=message.kind)
 
 
-class DeliveryLoop:
-    """Delivers in a thread, where there is no queue: at once when woken, and every POLL seconds."""
+class DeliveryLoop(Loop):
+    """Delivers in a thread, where there is no queue."""
 
     def __init__(
         self,
@@ -116,39 +111,10 @@ class DeliveryLoop:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         poll: float = POLL,
     ) -> None:
-        self._delivery = delivery
-        self._clock = clock
-        self._poll = poll
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
-        # A daemon: a mail server that hangs does not keep the process from ending. The mail is sent anew.
-        self._thread = threading.Thread(target=self._run, name="mail-delivery", daemon=True)
-
-    def start(self) -> None:
-        """Begin, with what waited since the last run."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look for messages now."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """End after the mail that is being sent, if that does not take too long."""
-        self._stopping.set()
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._woken.clear()
+        def deliver(may_go_on: MayGoOn) -> None:
             try:
-                deliver_waiting(
-                    self._delivery, clock=self._clock, may_go_on=lambda: not self._stopping.is_set()
-                )
+                deliver_waiting(delivery, clock=clock, may_go_on=may_go_on)
             except MailUnavailable as error:
                 log_event("mail_delayed", reason=error.reason)
-            except Exception as error:  # noqa: BLE001 -- the database may be down: whatever it is, we try again
-                log_failure("delivery_failed", error)
-            if not self._stopping.is_set():
-                self._woken.wait(self._poll)
+
+        super().__init__("mail-delivery", deliver, poll=poll)

@@ -8,7 +8,7 @@ from datetime import datetime
 class Overview:
     """The factors of an account: when one-time passwords were confirmed and last used, how many others.
 
-    None: there are no one-time passwords, or they were not used since. `roles` are the account's.
+    None: there are no one-time passwords, or they were not used since. `permissions` are what its roles give.
     """
 
     totp_confirmed_at: datetime | None
@@ -16,4 +16,4 @@ class Overview:
     passkeys: int
     recovery_codes_left: int
     trusted_devices: int
-    roles: tuple[str, ...]
+    permissions: tuple[str, ...]

@@ -234,7 +234,7 @@ async def read_factors(call: CurrentCall, claims: CurrentClaims) -> Response:
         passkeys=found.passkeys,
         recovery_codes_left=found.recovery_codes_left,
         trusted_devices=found.trusted_devices,
-        required=must_have_factor(call.resources.settings, found.roles),
+        required=must_have_factor(call.resources.settings, found.permissions),
     )
     return respond((200, view.model_dump_json().encode()))
 

@@ -304,7 +304,7 @@ def overview(resources: Resources, origin: Origin, claims: AccessClaims) -> Over
         SessionEnded: the session ended.
     """
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_live_session(connection, claims, origin.now, impersonated_too=True)
         found = store.find_overview(connection, claims.sub)
     if found is None:  # deleted after the guard, in the same moment
         raise SessionEnded
@@ -356,7 +356,7 @@ def list_devices(
     context = f"trusted devices:{claims.sub}"
     before = UUID(bytes=resources.cursors.open(cursor, context=context)) if cursor else None
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_live_session(connection, claims, origin.now, impersonated_too=True)
         # One more than asked tells whether there is a next page.
         found = trusted_devices.list_of(
             connection, claims.sub, now=origin.now, before=before, limit=limit + 1

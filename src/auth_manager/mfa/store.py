@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from auth_manager.accounts.store import ROLES
+from auth_manager.account_roles import GRANTS, read_grants
 from auth_manager.database import Connection
 from auth_manager.mfa import Overview
 
@@ -11,7 +11,7 @@ def find_overview(connection: Connection, account_id: UUID) -> Overview | None:
     """Return what an account has, in one round trip; None when it is gone."""
     row = connection.fetch_one(
         f"""
-        SELECT totp.confirmed_at, totp.last_used_at, {ROLES},
+        SELECT totp.confirmed_at, totp.last_used_at, {GRANTS},
                (SELECT count(*) FROM passkeys WHERE account_id = accounts.id) AS passkeys,
                (SELECT count(*) FROM recovery_codes
                 WHERE account_id = accounts.id AND used_at IS NULL) AS recovery_codes,
@@ -32,5 +32,5 @@ def find_overview(connection: Connection, account_id: UUID) -> Overview | None:
         passkeys=row["passkeys"],
         recovery_codes_left=row["recovery_codes"],
         trusted_devices=row["trusted_devices"],
-        roles=tuple(row["roles"]),
+        permissions=read_grants(row["grants"]).permissions,
     )

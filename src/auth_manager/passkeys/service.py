@@ -396,7 +396,7 @@ def list_of(resources: Resources, origin: Origin, claims: AccessClaims) -> Seque
         SessionEnded: the session ended.
     """
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_live_session(connection, claims, origin.now, impersonated_too=True)
         return passkeys.list_of(connection, claims.sub)
 
 
@@ -408,7 +408,7 @@ def get(resources: Resources, origin: Origin, claims: AccessClaims, passkey_id: 
         SessionEnded: the session ended.
     """
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_live_session(connection, claims, origin.now, impersonated_too=True)
         passkey = passkeys.find(connection, claims.sub, passkey_id)
     if passkey is None:
         raise NotFound
@@ -451,7 +451,7 @@ def remove(resources: Resources, origin: Origin, claims: AccessClaims, passkey_i
         if holder is None or passkey is None:
             raise NotFound
         is_last = "totp" not in holder.factors and len(holder.passkeys) == 1
-        if is_last and must_have_factor(resources.settings, holder.account.roles):
+        if is_last and must_have_factor(resources.settings, holder.account.permissions):
             raise FactorNeeded
         passkeys.remove(connection, claims.sub, passkey_id)
         if is_last:

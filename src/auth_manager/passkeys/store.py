@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from auth_manager.account_roles import GRANTS
 from auth_manager.accounts import Account
-from auth_manager.accounts.store import FACTORS, ROLES, account_from
+from auth_manager.accounts.store import FACTORS, account_from
 from auth_manager.database import Connection
 from auth_manager.factors.passkeys import PasskeyKey
 from auth_manager.one_time_secrets import LIVE, Purpose
@@ -61,7 +62,7 @@ def reserve_attempt(
                challenge.value AS challenge
         FROM (SELECT) AS one
         LEFT JOIN LATERAL (
-            SELECT accounts.*, {ROLES}, {FACTORS}, passkeys.id AS passkey_id, passkeys.public_key,
+            SELECT accounts.*, {GRANTS}, {FACTORS}, passkeys.id AS passkey_id, passkeys.public_key,
                    passkeys.sign_count, passkeys.backup_eligible
             FROM passkeys JOIN accounts ON accounts.id = passkeys.account_id
             WHERE passkeys.credential_id = %(credential_id)s

@@ -6,6 +6,7 @@ from functools import partial
 from uuid import UUID
 
 from auth_manager import audit, lockouts, one_time_secrets, outbox, rate_limits
+from auth_manager.accounts import Account
 from auth_manager.accounts import store as accounts_store
 from auth_manager.accounts.store import Credentials
 from auth_manager.audit import Origin
@@ -248,13 +249,13 @@ def _renew(
     return renewed
 
 
-def _issue(resources: Resources, origin: Origin, session: Session, roles: Sequence[str]) -> Reauthenticated:
+def _issue(resources: Resources, origin: Origin, session: Session, account: Account) -> Reauthenticated:
     access = issue_access_token(
         resources,
         origin,
         session=session,
+        account=account,
         client_id=FIRST_PARTY_CLIENT,
         scope=FIRST_PARTY_SCOPE,
-        roles=roles,
     )
     return Reauthenticated(access.token, access.expires_in, session.id)

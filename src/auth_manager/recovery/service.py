@@ -6,6 +6,7 @@ from auth_manager import audit, one_time_secrets, outbox, rate_limits
 from auth_manager.accounts import store as accounts_store
 from auth_manager.accounts.store import Credentials
 from auth_manager.audit import Origin
+from auth_manager.database import Connection
 from auth_manager.errors import InvalidFields, InvalidOneTimeSecret, SessionEnded
 from auth_manager.idempotency import Record
 from auth_manager.ids import new_id
@@ -13,7 +14,7 @@ from auth_manager.live_sessions import require_live_session
 from auth_manager.observability import count, log_event
 from auth_manager.one_time_secrets import Purpose
 from auth_manager.outbox import Kind, NewMessage
-from auth_manager.proofs import Proof, give_back, prove, request_by_mail
+from auth_manager.proofs import Proof, give_back, lifetime, prove, request_by_mail
 from auth_manager.reauthentication.service import check_password
 from auth_manager.resources import Resources
 from auth_manager.sessions import store as sessions_store
@@ -38,6 +39,27 @@ def start(resources: Resources, origin: Origin, email: str, *, record: Record[UU
         InvalidFields, TooManyRequests: as for proofs.request_by_mail.
     """
     return request_by_mail(resources, origin, email, purpose=Purpose.RESET_PASSWORD, record=record)
+
+
+def mail_reset(resources: Resources, connection: Connection, origin: Origin, account_id: UUID) -> UUID:
+    """Queue the same mail to an account's address, on an administrator's word; return the message's id.
+
+    No limit counts it, and nothing ends: neither sessions nor the password.
+    """
+    secret_id = new_id()
+    message = NewMessage(new_id(), Kind.RESET_PASSWORD, origin.now, secret_id=secret_id)
+    one_time_secrets.add_for_account(
+        connection,
+        secret_id=secret_id,
+        purpose=Purpose.RESET_PASSWORD,
+        account_id=account_id,
+        now=origin.now,
+        expires_at=origin.now + lifetime(resources.settings, Purpose.RESET_PASSWORD),
+    )
+    outbox.add_to_account(
+        connection, message, account_id=account_id, locale=origin.locale, verified_only=False
+    )
+    return message.id
 
 
 def reset_password(

@@ -7,7 +7,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One sign-in."""
+    """One sign-in; or with `impersonator_id`, an administrator's acting for the account's owner."""
 
     id: UUID
     account_id: UUID
@@ -19,6 +19,7 @@ class Session:
     acr: str
     address: str | None
     user_agent: str
+    impersonator_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

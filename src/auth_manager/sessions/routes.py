@@ -83,6 +83,7 @@ class SessionView(BaseModel):
     user_agent: str
     factors: Annotated[list[str], Field(description="How it was signed in (RFC 8176 `amr` values)")]
     current: Annotated[bool, Field(description="Whether it is the one that asks")]
+    impersonated: Annotated[bool, Field(description="Whether an administrator acts for you in it")]
 
     @classmethod
     def of(cls, session: Session, current: UUID) -> "SessionView":
@@ -96,6 +97,7 @@ class SessionView(BaseModel):
             user_agent=session.user_agent,
             factors=list(session.amr),
             current=session.id == current,
+            impersonated=session.impersonator_id is not None,
         )
 
 

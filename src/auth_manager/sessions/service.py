@@ -9,6 +9,7 @@ from uuid import UUID
 from auth_manager import audit
 from auth_manager.accounts import Account
 from auth_manager.audit import Origin
+from auth_manager.custom_claims import choose
 from auth_manager.errors import (
     AccountDisabled,
     InvalidRefreshToken,
@@ -82,9 +83,9 @@ def issue_tokens(
         resources,
         origin,
         session=session,
+        account=account,
         client_id=line.client_id,
         scope=line.scope,
-        roles=account.roles,
     )
     idle = timedelta(seconds=resources.settings.session_idle_lifetime)
     return TokenGrant(
@@ -102,25 +103,42 @@ def issue_access_token(
     origin: Origin,
     *,
     session: Session,
+    account: Account,
     client_id: str,
     scope: str,
-    roles: Sequence[str],
 ) -> IssuedAccessToken:
-    """Sign an access token of a session, which it does not outlive."""
+    """Sign an access token of a session, which it does not outlive; `account` was read with its grants.
+
+    Claims for which there is no room are left out, and logged: nobody is locked out by an attribute.
+    """
+    settings = resources.settings
+    left = session.expires_at - origin.now
+    chosen = choose(
+        roles=account.roles,
+        permissions=account.permissions if settings.token_permissions else (),
+        role_claims=account.claims,
+        attributes=account.attributes,
+        attribute_claims=settings.attribute_claims,
+    )
+    if chosen.left_out:
+        log_event("claims_left_out", account_id=account.id, claims=chosen.left_out)
     return resources.access_tokens.issue(
         account_id=session.account_id,
         session_id=session.id,
         token_id=new_id(),
         client_id=client_id,
         scope=scope,
-        roles=roles,
+        roles=chosen.roles,
+        permissions=chosen.permissions if settings.token_permissions else None,
+        custom=chosen.claims,
+        act=session.impersonator_id,
         authenticated_at=session.authenticated_at,
         amr=session.amr,
         acr=session.acr,
         now=origin.now,
-        lifetime=min(
-            timedelta(seconds=resources.settings.access_token_lifetime), session.expires_at - origin.now
-        ),
+        lifetime=left
+        if session.impersonator_id  # nothing refreshes it
+        else min(timedelta(seconds=settings.access_token_lifetime), left),
     )
 
 
@@ -220,6 +238,7 @@ def claims_of(session: Session, account: Account) -> AccessClaims:
         amr=session.amr,
         acr=session.acr,
         expires_at=session.expires_at,
+        act=session.impersonator_id,
     )
 
 
@@ -234,10 +253,11 @@ def log_out(
     """End this session, the others, or all, in one round trip; their tokens are refused from then on.
 
     Raises:
+        Forbidden: somebody acts for the owner, and means other sessions than this one.
         SessionEnded: this session ended before.
     """
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_live_session(connection, claims, origin.now, impersonated_too=scope == "this")
         store.end_sessions(
             connection,
             claims.sub,
@@ -264,7 +284,7 @@ def list_sessions(
     context = f"sessions:{claims.sub}"
     before = UUID(bytes=resources.cursors.open(cursor, context=context)) if cursor else None
     with resources.database.one_trip() as connection:
-        require_live_session(connection, claims, origin.now)
+        require_live_session(connection, claims, origin.now, impersonated_too=True)
         # One more than asked tells whether there is a next page.
         found = store.list_live(
             connection,

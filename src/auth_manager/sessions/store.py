@@ -6,22 +6,28 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from auth_manager.account_roles import GRANTS
 from auth_manager.accounts import Account
 from auth_manager.accounts.store import account_from
 from auth_manager.database import Connection, Row
 from auth_manager.errors import InvalidCredentials, NotFound
 from auth_manager.sessions import RefreshLine, Session
 
+_SESSION = """session.id AS session_id, session.account_id, session.created_at AS session_created_at,
+    session.last_used_at, session.expires_at, session.authenticated_at, session.amr, session.acr,
+    session.address, session.user_agent, session.impersonator_id"""
+"""The columns of a session beside those of its account."""
+
 
 def insert(
     connection: Connection,
     session: Session,
-    line: RefreshLine,
+    line: RefreshLine | None,
     *,
     password_changed_at: datetime,
     factors_changed_at: datetime | None,
 ) -> None:
-    """Queue a session and its first refresh line.
+    """Queue a session and its first refresh line, None where nothing is refreshed.
 
     The round trip raises InvalidCredentials when, since the account was read, it was disabled or deleted or
     its password or factors changed: the row lock makes whoever changes it wait, and us re-read.
@@ -36,16 +42,17 @@ def insert(
             FOR SHARE
         ), session AS (
             INSERT INTO sessions (id, account_id, created_at, last_used_at, expires_at, authenticated_at,
-                                  amr, acr, address, user_agent)
+                                  amr, acr, address, user_agent, impersonator_id)
             SELECT %(id)s, account.id, %(created_at)s, %(created_at)s, %(expires_at)s, %(authenticated_at)s,
-                   %(amr)s, %(acr)s, %(address)s, %(user_agent)s
+                   %(amr)s, %(acr)s, %(address)s, %(user_agent)s, %(impersonator_id)s::uuid
             FROM account
             ON CONFLICT ON CONSTRAINT sessions_pkey DO NOTHING -- sent twice, written once
             RETURNING id
         ), line AS (
             INSERT INTO refresh_lines (id, session_id, client_id, scope, counter, rotated_at)
-            SELECT %(line_id)s, session.id, %(client_id)s, %(scope)s, %(counter)s, clock_timestamp()
-            FROM session
+            SELECT %(line_id)s::uuid, session.id, %(client_id)s, %(scope)s, %(counter)s::bigint,
+                   clock_timestamp()
+            FROM session WHERE %(line_id)s::uuid IS NOT NULL
         )
         SELECT require(EXISTS (SELECT FROM account), 'account_changed')
         """,
@@ -59,10 +66,11 @@ def insert(
             "acr": session.acr,
             "address": session.address,
             "user_agent": session.user_agent,
-            "line_id": line.id,
-            "client_id": line.client_id,
-            "scope": line.scope,
-            "counter": line.counter,
+            "impersonator_id": session.impersonator_id,
+            "line_id": line.id if line else None,
+            "client_id": line.client_id if line else None,
+            "scope": line.scope if line else None,
+            "counter": line.counter if line else None,
             "password_changed_at": password_changed_at,
             "factors_changed_at": factors_changed_at,
         },
@@ -123,7 +131,7 @@ def rotate(
         parameters,
     )
     row = connection.fetch_one(
-        """
+        f"""
         WITH found AS (
             SELECT refresh_lines.session_id, CASE
                 WHEN sessions.ended_at IS NOT NULL THEN 'ended'
@@ -154,20 +162,17 @@ def rotate(
             FROM found WHERE sessions.id = found.session_id
             RETURNING sessions.*
         )
-        SELECT found.outcome, accounts.*,
-               ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles,
-               line.client_id, line.scope, line.counter, session.id AS session_id, session.account_id,
-               session.created_at AS session_created_at, session.last_used_at, session.expires_at,
-               session.authenticated_at, session.amr, session.acr, session.address, session.user_agent
+        SELECT found.outcome, accounts.*, {GRANTS},
+               line.client_id, line.scope, line.counter, {_SESSION}
         FROM found CROSS JOIN line CROSS JOIN session JOIN accounts ON accounts.id = session.account_id
-        """,
+        """,  # noqa: S608 -- a constant
         parameters,
     )
     if row is None:
         return None
     return Refreshed(
         outcome=RefreshOutcome(row["outcome"]),
-        session=_session_from(row, id_column="session_id", created_column="session_created_at"),
+        session=_joined_session_from(row),
         line=RefreshLine(line_id, row["client_id"], row["scope"], row["counter"]),
         account=account_from(row),
     )
@@ -181,7 +186,7 @@ def use_line(
     Nothing rotates. None for a token that was traded, a session that is over, or a disabled account.
     """
     row = connection.fetch_one(
-        """
+        f"""
         WITH session AS (
             UPDATE sessions SET last_used_at = GREATEST(sessions.last_used_at, %(now)s)
             FROM refresh_lines, accounts
@@ -192,18 +197,14 @@ def use_line(
               AND accounts.id = sessions.account_id AND accounts.disabled_at IS NULL
             RETURNING sessions.*
         )
-        SELECT accounts.*,
-               ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles,
-               session.id AS session_id, session.account_id, session.created_at AS session_created_at,
-               session.last_used_at, session.expires_at, session.authenticated_at, session.amr, session.acr,
-               session.address, session.user_agent
+        SELECT accounts.*, {GRANTS}, {_SESSION}
         FROM session JOIN accounts ON accounts.id = session.account_id
-        """,
+        """,  # noqa: S608 -- a constant
         {"line_id": line_id, "counter": counter, "now": now, "idle_lifetime": idle_lifetime},
     )
     if row is None:
         return None
-    return _session_from(row, id_column="session_id", created_column="session_created_at"), account_from(row)
+    return _joined_session_from(row), account_from(row)
 
 
 def list_live(
@@ -235,6 +236,10 @@ def list_live(
     return [_session_from(row) for row in rows]
 
 
+def _joined_session_from(row: Row) -> Session:
+    return _session_from(row, id_column="session_id", created_column="session_created_at")
+
+
 def _session_from(row: Row, *, id_column: str = "id", created_column: str = "created_at") -> Session:
     return Session(
         id=row[id_column],
@@ -247,6 +252,7 @@ def _session_from(row: Row, *, id_column: str = "id", created_column: str = "cre
         acr=row["acr"],
         address=row["address"],
         user_agent=row["user_agent"],
+        impersonator_id=row["impersonator_id"],
     )
 
 
@@ -264,23 +270,27 @@ def list_all(connection: Connection, account_id: UUID, *, limit: int) -> list[Ro
 
 def renew_authentication(
     connection: Connection, session_id: UUID, *, amr: Sequence[str], acr: str, now: datetime
-) -> tuple[Session, tuple[str, ...]] | None:
+) -> tuple[Session, Account] | None:
     """Note that the owner of a live session authenticated again, in one round trip; None when it ended.
 
-    `acr` is the session's assurance from now on. Returns the account's roles as they are now, too.
+    `acr` is the session's assurance from now on. Returns the account as it is now, too.
     """
     row = connection.fetch_one(
-        """
-        UPDATE sessions SET authenticated_at = %(now)s, last_used_at = GREATEST(last_used_at, %(now)s),
-            acr = %(acr)s,
-            amr = ARRAY(SELECT DISTINCT method FROM unnest(amr || %(amr)s::text[]) AS method ORDER BY method)
-        WHERE id = %(session_id)s AND ended_at IS NULL AND expires_at > %(now)s
-        RETURNING *, ARRAY(SELECT role FROM account_roles
-                           WHERE account_roles.account_id = sessions.account_id ORDER BY role) AS roles
-        """,
+        f"""
+        WITH session AS (
+            UPDATE sessions SET authenticated_at = %(now)s, last_used_at = GREATEST(last_used_at, %(now)s),
+                acr = %(acr)s,
+                amr = ARRAY(SELECT DISTINCT method FROM unnest(amr || %(amr)s::text[]) AS method
+                            ORDER BY method)
+            WHERE id = %(session_id)s AND ended_at IS NULL AND expires_at > %(now)s
+            RETURNING *
+        )
+        SELECT accounts.*, {GRANTS}, {_SESSION}
+        FROM session JOIN accounts ON accounts.id = session.account_id
+        """,  # noqa: S608 -- constants
         {"session_id": session_id, "amr": list(amr), "acr": acr, "now": now},
     )
-    return (_session_from(row), tuple(row["roles"])) if row else None
+    return (_joined_session_from(row), account_from(row)) if row else None
 
 
 def lower_assurance(connection: Connection, account_id: UUID, *, acr: str) -> None:
@@ -328,6 +338,17 @@ def end_sessions(
             "reason": reason,
             "now": now,
         },
+    )
+
+
+def end_all(connection: Connection, account_ids: Sequence[UUID], *, reason: str, now: datetime) -> None:
+    """Queue the end of every live session of some accounts."""
+    connection.add(
+        """
+        UPDATE sessions SET ended_at = %(now)s, end_reason = %(reason)s
+        WHERE account_id = ANY (%(account_ids)s::uuid[]) AND ended_at IS NULL
+        """,
+        {"account_ids": list(account_ids), "reason": reason, "now": now},
     )
 
 

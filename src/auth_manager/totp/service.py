@@ -144,7 +144,7 @@ def remove(resources: Resources, origin: Origin, claims: AccessClaims) -> None:
         if credentials is None or "totp" not in credentials.factors:
             raise NotFound
         is_last = "passkey" not in credentials.factors
-        if is_last and must_have_factor(resources.settings, credentials.account.roles):
+        if is_last and must_have_factor(resources.settings, credentials.account.permissions):
             raise FactorNeeded
         totp.remove_all(connection, claims.sub)
         if is_last:

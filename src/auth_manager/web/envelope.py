@@ -67,7 +67,7 @@ class Envelope:
             await self._answer(scope, receive, send_with_headers)
         finally:
             elapsed = (datetime.now(UTC) - started).total_seconds() * 1000
-            route = getattr(scope.get("route"), "path", None)
+            route = getattr(scope.get("route"), "path_format", None)
             costs = _count_costs(spent)
             log_event(
                 "request",

@@ -26,7 +26,13 @@ WITH_BODY: tuple[type[AuthError], ...] = (
     errors.UnsupportedMediaType,
 )
 WITH_DATABASE: tuple[type[AuthError], ...] = (errors.DatabaseUnavailable,)
-WITH_TOKEN: tuple[type[AuthError], ...] = (errors.MissingToken, errors.InvalidToken, errors.SessionEnded)
+WITH_TOKEN: tuple[type[AuthError], ...] = (
+    errors.MissingToken,
+    errors.InvalidToken,
+    errors.SessionEnded,
+    errors.Forbidden,
+)
+"""The last one where an administrator acts for the owner (live_sessions.refuse_impersonation)."""
 WITH_IDEMPOTENCY_KEY: tuple[type[AuthError], ...] = (
     errors.IdempotencyKeyReused,
     errors.IdempotencyKeyInProgress,

@@ -2,7 +2,20 @@
 
 import typer
 
-from auth_manager.entrypoints.cli import console, keys, migrations, people, programs
+from auth_manager.entrypoints.cli import (
+    audit,
+    backups,
+    console,
+    exports,
+    imports,
+    keys,
+    migrations,
+    people,
+    programs,
+    roles,
+    users,
+    webhooks,
+)
 from auth_manager.errors import AuthError, ConfigurationError
 from auth_manager.migrate import MigrationError
 
@@ -16,6 +29,14 @@ app.add_typer(programs.app)
 app.add_typer(people.app)
 app.add_typer(migrations.app, name="migrate")
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(roles.app, name="roles")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(audit.app, name="audit")
+app.add_typer(backups.app, name="backup")
+app.add_typer(backups.restore_app)
+app.add_typer(exports.app)
+app.add_typer(imports.app)
 
 
 def main() -> None:

@@ -40,13 +40,13 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 def refuse(message: str, exit_code: int = EXIT_REFUSED) -> NoReturn:
     """Say why nothing was done, on standard error, and exit."""
-    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    errors.print(_printable(message), style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(exit_code)
 
 
 def say(message: str) -> None:
-    """Print a line as it is: no markup, no wrapping."""
-    output.print(message, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it is: no markup, no wrapping, nothing that a terminal would obey."""
+    output.print(_printable(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def report(message: str, facts: Mapping[str, Any], *, as_json: bool) -> None:
@@ -89,8 +89,8 @@ def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def show_json(value: object) -> None:
-    """Print JSON on one line, for another program."""
-    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False) + "\n")
+    """Print JSON on one line, for another program; a terminal gets ASCII, as it obeys more than ESC."""
+    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=sys.stdout.isatty()) + "\n")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -141,7 +141,11 @@ def operating_system_user() -> str:
 
 def _cell(value: object) -> Text:
     """Return the text of a cell, without markup and without what a terminal would obey."""
-    return Text("".join(c if c.isprintable() else "\ufffd" for c in _text(value)))
+    return Text(_printable(_text(value).replace("\n", "\ufffd")))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def _text(value: object) -> str:

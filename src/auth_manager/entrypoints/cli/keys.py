@@ -12,6 +12,7 @@ from auth_manager.entrypoints.cli.console import AsJson
 from auth_manager.errors import ConfigurationError
 from auth_manager.signing_keys import Algorithm, generate_signing_key, serialize_key_set
 from auth_manager.totp import service as totp_service
+from auth_manager.webhooks import service as webhooks_service
 
 app = typer.Typer(no_args_is_help=True, help="Signing and secret keys.")
 
@@ -53,8 +54,10 @@ def keys_generate(
 def keys_rewrap(*, as_json: AsJson = False) -> None:
     """Move what is encrypted to the first of AUTH_SECRET_KEYS, so that an old one can be taken out."""
     with console.open_resources() as resources:
-        outcome = totp_service.rewrap_secrets(resources)
-    facts = {"rewrapped": outcome.rewrapped, "unreadable": outcome.unreadable}
-    console.report(f"rewrapped {outcome.rewrapped}", facts, as_json=as_json)
-    if outcome.unreadable:
-        console.refuse(f"{outcome.unreadable} cannot be read with any of the keys")
+        outcomes = (totp_service.rewrap_secrets(resources), webhooks_service.rewrap_secrets(resources))
+    rewrapped = sum(outcome.rewrapped for outcome in outcomes)
+    unreadable = sum(outcome.unreadable for outcome in outcomes)
+    facts = {"rewrapped": rewrapped, "unreadable": unreadable}
+    console.report(f"rewrapped {rewrapped}", facts, as_json=as_json)
+    if unreadable:
+        console.refuse(f"{unreadable} cannot be read with any of the keys")
