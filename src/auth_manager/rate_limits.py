@@ -251,6 +251,23 @@ def clear_account(connection: Connection, account_id: UUID) -> None:
     clear(connection, factor_key(account_id))
 
 
+def forget_account(connection: Connection, account_id: UUID) -> None:
+    """Queue the removal of both counters of an account whose row is locked, but for one that is in use.
+
+    Whoever holds a counter waits for the account, as a login does; to wait for the counter here would be a
+    deadlock.
+    """
+    connection.add(
+        """
+        WITH free AS (
+            SELECT key FROM rate_limits WHERE key = ANY (%(keys)s) FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM rate_limits USING free WHERE rate_limits.key = free.key
+        """,
+        {"keys": [account_key(account_id), factor_key(account_id)]},
+    )
+
+
 def delete_meaningless(connection: Connection, *, before: datetime, limit: int) -> int:
     """Delete counters that count like none at all since a moment; return how many.
 

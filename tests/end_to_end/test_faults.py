@@ -48,6 +48,8 @@ def server(own_postgres: "OwnPostgres", signing_keys: str, server_type: type["Se
         AUTH_REGISTRATIONS_PER_ADDRESS="100000",
         AUTH_LOGIN_ATTEMPTS_PER_ADDRESS="100000",
         AUTH_LOGIN_FAILURES_BEFORE_DELAY="100",
+        # With a queue no thread of its own looks for messages: the connections are those of the requests.
+        AUTH_OUTBOX_QUEUE_URL="https://sqs.eu-central-1.amazonaws.com/123456789012/none",
     ) as server:
         yield server
 

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from auth_manager import observability
 from auth_manager.budgets import BUDGETS, Budget
 from auth_manager.database import Row
+from auth_manager.settings import Settings
 from auth_manager.web.bodies import MAXIMUM_BODY
 
 Ask = Callable[..., Any]
@@ -312,7 +313,9 @@ class TestOverBudget:
     ) -> None:
         for sink in ("service", "logger", "readable"):  # what configuring changes, for this test alone
             monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
-        observability.configure_logging(client.app.state.resources.settings)  # type: ignore[attr-defined]
+        settings: Settings = client.app.state.resources.settings  # type: ignore[attr-defined]
+        # A logger is one for each name, and writes to where it was made.
+        observability.configure_logging(settings.model_copy(update={"service_name": "over-budget"}))
         monkeypatch.setitem(BUDGETS, "GET /health/ready", Budget(0))
 
         client.get("/health/ready")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from auth_manager import account_roles, audit, one_time_secrets, outbox, rate_limits
+from auth_manager import account_roles, audit, one_time_secrets, outbox
 from auth_manager.accounts import service as accounts_service
 from auth_manager.accounts import store as accounts_store
 from auth_manager.accounts.service import ProfilePatch, Registration
@@ -286,8 +286,6 @@ def delete_entry(resources: Resources, origin: Origin, claims: AccessClaims | No
     """
     goodbye = new_id()
     with resources.database.one_trip() as connection:
-        # Counters before the account's row, as at a login.
-        rate_limits.clear_account(connection, account_id)
         authorize_over(resources, connection, origin, claims, "users:delete", account_id, not_oneself=True)
         keep_an_administrator(connection, [account_id])
         erase(connection, origin, account_id, goodbye, **actor(claims))

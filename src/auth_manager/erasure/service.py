@@ -80,8 +80,6 @@ def delete_own_account(resources: Resources, origin: Origin, claims: AccessClaim
     goodbye = new_id()
     with resources.database.one_trip() as connection:
         require_step_up(connection, claims, origin.now, maximum_age=resources.settings.recent_authentication)
-        # Counters before the account's row, as at a login.
-        rate_limits.clear_account(connection, claims.sub)
         keep_an_administrator(connection, [claims.sub])
         erase(connection, origin, claims.sub, goodbye)
     resources.hand_over([goodbye])
@@ -194,5 +192,5 @@ def erase(
         locale=origin.locale,
         keep=True,
     )
-    rate_limits.clear_account(connection, account_id)
+    rate_limits.forget_account(connection, account_id)
     accounts_store.delete(connection, account_id)

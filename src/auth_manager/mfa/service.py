@@ -388,6 +388,8 @@ def reset(resources: Resources, origin: Origin, identifier: str) -> None:
     """
     with resources.database.transaction() as connection:
         account_id = accounts_store.get_id(connection, identifier)
+        # Counters before the account's row, as at a login.
+        rate_limits.clear_account(connection, account_id)
         remove_factors(connection, origin, account_id)
     log_event("mfa_reset", account_id=account_id)
 
@@ -396,10 +398,9 @@ def remove_factors(connection: Connection, origin: Origin, account_id: UUID) -> 
     """Queue the removal of every factor, and the end of every session; the round trip may raise NotFound.
 
     For people who lost all their factors and recovery codes. They sign in with what is left, and where a
-    policy asks for a factor, they set a new one up.
+    policy asks for a factor, they set a new one up. The caller clears the counters first: they come before
+    the account's row, as at a login.
     """
-    # Counters before the account's row, as at a login.
-    rate_limits.clear_account(connection, account_id)
     accounts_store.require_exists(connection, account_id, otherwise=NotFound())
     for remove in (
         totp.remove_all,
