@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from auth_manager import __version__
 from auth_manager.aws.database_access import open_database_url
 from auth_manager.database import Database
-from auth_manager.lazy_migration import CheckElsewhere, open_callback
+from auth_manager.lazy_migration import CheckElsewhere
 from auth_manager.observability import count, trace
 from auth_manager.one_time_secrets import OneTimeSecrets
 from auth_manager.passwords import Passwords
@@ -95,6 +95,8 @@ def _open_former_system(
     settings: Settings, fetch_secret: Callable[[str], str] | None
 ) -> CheckElsewhere | None:
     if settings.lazy_migration_url:
+        from auth_manager.former_system import open_callback  # noqa: PLC0415 -- only where configured
+
         return open_callback(settings, fetch_secret)
     if settings.lazy_migration_cognito:
         from auth_manager.aws.cognito import open_cognito  # noqa: PLC0415 -- only where configured
