@@ -4,6 +4,7 @@ AUTH_TEST_DATABASE_URL names another PostgreSQL (15 or newer, superuser, URI); a
 dropped at the end. Tests that stop or freeze the server need the embedded one, and are skipped then.
 """
 
+import logging
 import os
 import secrets
 import tempfile
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi.testclient import TestClient
 
+from auth_manager import observability
 from auth_manager.app import build_resources, create_app
 from auth_manager.database import Database
 from auth_manager.local.postgres import EmbeddedPostgres, start_embedded
@@ -24,6 +26,18 @@ from auth_manager.settings import Settings
 from auth_manager.signing_keys import generate_signing_key, serialize_key_set
 
 EXTERNAL_DATABASE_URL = os.environ.get("AUTH_TEST_DATABASE_URL", "")
+
+
+@pytest.fixture(autouse=True)
+def _own_telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sinks of each test alone: Powertools keeps one set of metrics a process, and one logger a name."""
+    monkeypatch.setenv("AUTH_SERVICE_NAME", f"auth-manager-{secrets.token_hex(4)}")
+    for sink in ("service", "logger", "readable", "metrics", "tracer"):
+        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
+    yield
+    logging.getLogger(observability._Telemetry.service).handlers.clear()
+    if observability._Telemetry.metrics is not None:
+        observability._Telemetry.metrics.clear_metrics()
 
 
 @pytest.fixture(scope="session")

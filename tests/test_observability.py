@@ -2,8 +2,7 @@
 
 import json
 import logging
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,17 +25,6 @@ from auth_manager.settings import Settings
 Capture = pytest.CaptureFixture[str]
 
 LOCAL = {"mode": "local", "public_url": "http://127.0.0.1:8000"}
-
-
-@pytest.fixture(autouse=True)
-def _fresh_telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sinks of this test alone: a logger of a new name, and none of it left behind."""
-    service = f"auth-manager-{secrets.token_hex(4)}"
-    monkeypatch.setenv("AUTH_SERVICE_NAME", service)
-    for sink in ("service", "logger", "readable", "metrics", "tracer"):
-        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
-    yield
-    logging.getLogger(service).handlers.clear()
 
 
 def fail_inside(message: str) -> None:

@@ -6,8 +6,6 @@ It refuses a request that botocore would have signed otherwise, so that nothing 
 import asyncio
 import importlib
 import json
-import logging
-import secrets
 import sys
 import threading
 import time
@@ -26,7 +24,6 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from auth_manager import observability
 from auth_manager.cached_secret import CachedSecret
 
 API = "auth_manager.entrypoints.lambda_api"
@@ -159,13 +156,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def start(secrets_endpoint: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], ModuleType]]:
+def start(secrets_endpoint: object) -> Iterator[Callable[[], ModuleType]]:
     """Imports the API's entry point anew, as a new sandbox does; the sinks that it opens are closed."""
     assert secrets_endpoint
-    service = f"auth-manager-{secrets.token_hex(4)}"
-    monkeypatch.setenv("AUTH_SERVICE_NAME", service)
-    for sink in ("service", "logger", "readable", "metrics", "tracer"):
-        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
 
     def begin() -> ModuleType:
         sys.modules.pop(API, None)
@@ -173,7 +166,6 @@ def start(secrets_endpoint: object, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     yield begin
     sys.modules.pop(API, None)
-    logging.getLogger(service).handlers.clear()
     _close_the_loop_of_mangum()
 
 

@@ -152,12 +152,10 @@ def endpoint(sqs: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueEndpoin
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
+def counted() -> Callable[[], dict[str, Any]]:
     """What was counted since."""
-    monkeypatch.setattr(observability._Telemetry, "metrics", observability._Telemetry.metrics)
     observability.enable_metrics()
     metrics: Any = observability._Telemetry.metrics
-    metrics.clear_metrics()
     return lambda: {name: sum(metric["Value"]) for name, metric in metrics.metric_set.items()}
 
 

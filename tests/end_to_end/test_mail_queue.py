@@ -4,9 +4,7 @@ The queue is moto's, the rest is real.
 """
 
 import json
-import logging
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -19,7 +17,6 @@ from fastapi.testclient import TestClient
 from moto import mock_aws
 from tests.mail.scenes import MailServer, body, let_go, serve_mail
 
-from auth_manager import observability
 from auth_manager.app import build_resources, create_app
 from auth_manager.aws import queues
 from auth_manager.database import Database
@@ -57,16 +54,6 @@ class Cloud:
             if record["messageId"] not in failed:
                 self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=record["receiptHandle"])
         return sorted(failed)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    service = f"auth-manager-{secrets.token_hex(4)}"
-    monkeypatch.setenv("AUTH_SERVICE_NAME", service)
-    for sink in ("service", "logger", "readable", "metrics", "tracer"):
-        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
-    yield
-    logging.getLogger(service).handlers.clear()
 
 
 @pytest.fixture

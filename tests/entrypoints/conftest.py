@@ -1,6 +1,4 @@
-import logging
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -15,8 +13,6 @@ from typing import Any
 import httpx2
 import pytest
 from moto import mock_aws
-
-from auth_manager import observability
 
 START_TIMEOUT = 60.0
 
@@ -104,14 +100,3 @@ def function_environment(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     with mock_aws():
         yield
-
-
-@pytest.fixture
-def fresh_telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A logger of this test alone, that writes to where this test reads."""
-    service = f"auth-manager-{secrets.token_hex(4)}"
-    monkeypatch.setenv("AUTH_SERVICE_NAME", service)
-    for sink in ("service", "logger", "readable", "metrics", "tracer"):
-        monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
-    yield
-    logging.getLogger(service).handlers.clear()

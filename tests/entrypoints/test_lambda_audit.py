@@ -17,7 +17,7 @@ from auth_manager.errors import ConfigurationError
 from auth_manager.settings import load_settings
 from auth_manager.signing_keys import load_key_set
 
-pytestmark = pytest.mark.usefixtures("function_environment", "fresh_telemetry")
+pytestmark = pytest.mark.usefixtures("function_environment")
 
 
 @pytest.fixture(autouse=True)

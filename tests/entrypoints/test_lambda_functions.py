@@ -25,7 +25,7 @@ from auth_manager.key_rotation import RotationOutOfOrder, RotationTooSoon
 from auth_manager.signing_keys import parse_key_set
 
 API = "auth_manager.entrypoints.lambda_api"
-pytestmark = pytest.mark.usefixtures("function_environment", "fresh_telemetry")
+pytestmark = pytest.mark.usefixtures("function_environment")
 
 
 def add_message(database: Database, kind: str = "verify_email") -> None:

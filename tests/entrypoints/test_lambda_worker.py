@@ -18,7 +18,7 @@ from auth_manager.database import Database
 from auth_manager.entrypoints import lambda_worker
 from auth_manager.ids import new_id
 
-pytestmark = pytest.mark.usefixtures("function_environment", "fresh_telemetry")
+pytestmark = pytest.mark.usefixtures("function_environment")
 
 
 def record_of(body: str, *, message_id: str = "1", receipt: str = "AQEBexample", received: int = 1) -> Any:

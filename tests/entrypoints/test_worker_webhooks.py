@@ -16,7 +16,7 @@ from auth_manager.ids import new_id
 from auth_manager.outbound_http import DEADLINE
 from auth_manager.resources import Resources
 
-pytestmark = pytest.mark.usefixtures("function_environment", "fresh_telemetry")
+pytestmark = pytest.mark.usefixtures("function_environment")
 
 
 @pytest.fixture

@@ -153,7 +153,6 @@ class TestTokens:
         self,
         make_resources: Make,
         capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """However much an account is given: what is over is left out, and said in the log."""
         names = {f"a{number}": f"/a{number}" for number in range(3)}
@@ -167,8 +166,6 @@ class TestTokens:
         grant = somebody.log_in()
         patch = ProfilePatch(frozenset({"attributes"}), attributes={f"a{n}": "é" * 600 for n in range(3)})
         accounts.change_profile(resources, at(), somebody.claims(grant), patch)
-        for sink in ("service", "logger", "readable"):  # what configuring changes, for this test alone
-            monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
         observability.configure_logging(resources.settings)
         token = refresh(resources, at(1), grant.refresh_token).access_token
         assert len(token) < MAXIMUM_TOKEN_LENGTH - 1024

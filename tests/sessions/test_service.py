@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -126,19 +126,15 @@ class TestReuse:
         assert '"refresh_token_reused":[1.0]' in flush_metrics()
 
     @pytest.fixture
-    def flush_metrics(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> Iterator[Callable[[], str]]:
+    def flush_metrics(self, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
         """Collects metrics; returns what they were since, as EMF."""
-        monkeypatch.setattr(observability._Telemetry, "metrics", None)
         observability.enable_metrics()
 
         def flush() -> str:
             observability.flush_metrics()
             return capsys.readouterr().out
 
-        yield flush
-        flush()
+        return flush
 
 
 class TestParallelRefreshes:

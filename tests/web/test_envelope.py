@@ -13,7 +13,6 @@ from starlette.websockets import WebSocketDisconnect
 from auth_manager import observability
 from auth_manager.budgets import BUDGETS, Budget
 from auth_manager.database import Row
-from auth_manager.settings import Settings
 from auth_manager.web.bodies import MAXIMUM_BODY
 
 Ask = Callable[..., Any]
@@ -311,11 +310,7 @@ class TestOverBudget:
     def test_it_is_logged_with_what_was_spent(
         self, client: TestClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        for sink in ("service", "logger", "readable"):  # what configuring changes, for this test alone
-            monkeypatch.setattr(observability._Telemetry, sink, getattr(observability._Telemetry, sink))
-        settings: Settings = client.app.state.resources.settings  # type: ignore[attr-defined]
-        # A logger is one for each name, and writes to where it was made.
-        observability.configure_logging(settings.model_copy(update={"service_name": "over-budget"}))
+        observability.configure_logging(client.app.state.resources.settings)  # type: ignore[attr-defined]
         monkeypatch.setitem(BUDGETS, "GET /health/ready", Budget(0))
 
         client.get("/health/ready")
