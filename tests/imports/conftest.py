@@ -9,9 +9,10 @@ import pytest
 
 from auth_manager.audit import Origin
 from auth_manager.database import Database, Row
-from auth_manager.imports import load
+from auth_manager.imports.batches import Order, Progress
+from auth_manager.imports.dry_run import try_file
 from auth_manager.imports.firebase import parse_hash_config
-from auth_manager.imports.load import Order, Progress
+from auth_manager.imports.load import import_file
 from auth_manager.imports.sources import System, open_source
 from auth_manager.resources import Resources
 
@@ -61,7 +62,7 @@ def run_import(resources: Resources, origin: Origin, tmp_path: Path) -> Import:
             is_lazy=options.pop("is_lazy", None),
         )
         order = replace(Order(file, source, tmp_path / "rejects.jsonl"), **options)
-        act = load.try_file if dry_run else load.import_file
+        act = try_file if dry_run else import_file
         return act(resources, origin, order)
 
     return run

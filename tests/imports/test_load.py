@@ -21,7 +21,7 @@ from auth_manager.audit import Origin
 from auth_manager.database import Row
 from auth_manager.errors import PreconditionFailed
 from auth_manager.imports import load, store
-from auth_manager.imports.load import Order, Progress
+from auth_manager.imports.batches import Order, Progress
 from auth_manager.imports.refusals import FileUnreadable
 from auth_manager.imports.sources import System, open_source
 from auth_manager.passwords import LAZY_HASH, UNUSABLE_HASH
@@ -316,14 +316,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from auth_manager.app import build_resources
 from auth_manager.audit import Origin
-from auth_manager.imports import load
+from auth_manager.imports.batches import Order
+from auth_manager.imports.load import import_file
 from auth_manager.imports.sources import System, open_source
 from auth_manager.settings import load_settings
 
 origin = Origin(address=None, user_agent="", request_id="cli", now=datetime.now(UTC))
-order = load.Order(Path(sys.argv[1]), open_source(System.JSON), Path(sys.argv[2]), batch=40)
+order = Order(Path(sys.argv[1]), open_source(System.JSON), Path(sys.argv[2]), batch=40)
 show = lambda progress: print(progress.position, flush=True)
-load.import_file(build_resources(load_settings(), pool_size=1), origin, order, on_progress=show)
+import_file(build_resources(load_settings(), pool_size=1), origin, order, on_progress=show)
 print("done", flush=True)
 """
 

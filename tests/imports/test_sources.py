@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from auth_manager.database import Row
+from auth_manager.imports.batches import Progress
 from auth_manager.imports.firebase import parse_hash_config
-from auth_manager.imports.load import Progress
 from auth_manager.imports.mapping import parse_mapping
 from auth_manager.imports.sources import System
 from auth_manager.passwords import LAZY_HASH, UNUSABLE_HASH

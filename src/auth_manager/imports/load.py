@@ -7,17 +7,14 @@ this one.
 """
 
 import hashlib
-import json
 import os
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 from uuid import UUID
 
 from auth_manager import audit, sealed_values
@@ -25,74 +22,21 @@ from auth_manager.audit import Origin
 from auth_manager.database import Connection
 from auth_manager.factors import totp
 from auth_manager.ids import new_id
-from auth_manager.imports import own_export, store
-from auth_manager.imports.mapping import Convert
-from auth_manager.imports.reading import Read, Record
-from auth_manager.imports.record import ImportedUser, Rules, check
-from auth_manager.imports.refusals import FileUnreadable, Refused
-from auth_manager.imports.sources import Source, System
+from auth_manager.imports import store
+from auth_manager.imports.batches import (
+    Batch,
+    Order,
+    Progress,
+    check_whole,
+    open_rules,
+    read_batches,
+    taken_reject,
+    write_rejects,
+)
+from auth_manager.imports.record import ImportedUser
 from auth_manager.imports.store import IdentifiersTaken, Import
 from auth_manager.observability import log_event
-from auth_manager.passwords import LAZY_HASH, UNUSABLE_HASH
 from auth_manager.resources import Resources
-
-BATCH = 5_000
-"""Records of a transaction: the more, the fewer waits for the disk; the fewer, the less memory."""
-
-_TAKEN = {
-    "email_taken": "An account, or a record before, has this e-mail address.",
-    "username_taken": "An account, or a record before, has this username.",
-    "id_taken": "An account, or a record before, has this id.",
-}
-
-
-class Reject(NamedTuple):
-    """A record that is not imported; `record` counts those of the file from 1."""
-
-    record: int
-    line: int | None
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to import, and how.
-
-    `rejects` is where refused records are told of, as JSON Lines; None in a dry run. Without `administrators`
-    a record with a role that administers this service is refused, unless our own export has it.
-    """
-
-    file: Path
-    source: Source
-    rejects: Path | None = None
-    create_roles: bool = False
-    administrators: bool = False
-    assume_verified: bool = False
-    batch: int = BATCH
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is. `resumed_at` is where it began; `bytes_read` of the file's `size` are behind it."""
-
-    position: int
-    created: int
-    refused: dict[str, int]
-    resumed_at: int
-    bytes_read: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A batch: users who may be stored, each with its place, and rejects; `records` of the file, in all."""
-
-    users: list[ImportedUser]
-    places: list[tuple[int, int | None]]
-    rejects: list[Reject]
-    records: int
-    bytes_read: int
 
 
 def import_file(
@@ -110,7 +54,7 @@ def import_file(
         DatabaseUnavailable: the next run goes on where this one was.
     """
     size = order.file.stat().st_size
-    header = _check_whole(order)
+    header = check_whole(order)
     with order.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
     if header and header.get("roles") and order.create_roles:
@@ -127,10 +71,10 @@ def import_file(
             now=origin.now,
         )
     resumed_at = run.position
-    rules = _rules(resources, origin, order, is_own=header is not None)
+    rules = open_rules(resources, origin, order, is_own=header is not None)
     rejects = _open_rejects(order.rejects, run) if order.rejects else nullcontext()
     with order.file.open("rb") as file, rejects as rejects_file:
-        for batch in _prefetch(_batches(file, order, rules, skip=run.position)):
+        for batch in _prefetch(read_batches(file, order, rules, skip=run.position)):
             run = _store_batch(resources, origin, order, run, batch, rejects_file)
             progress = Progress(
                 run.position, run.created, dict(run.refused), resumed_at, batch.bytes_read, size
@@ -142,118 +86,7 @@ def import_file(
     return Progress(run.position, run.created, dict(run.refused), resumed_at, size, size)
 
 
-def try_file(
-    resources: Resources,
-    origin: Origin,
-    order: Order,
-    *,
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
-) -> Progress:
-    """Tell what an import of the whole file would do, and write nothing to the database; as `import_file`.
-
-    Rejects go to the file, where one is named.
-    """
-    size, created, refused = order.file.stat().st_size, 0, Counter[str]()
-    header = _check_whole(order)
-    rules = _rules(resources, origin, order, is_own=header is not None)
-    position = 0
-    # On disk, and gone with the connection: what a million users have taken is no matter for memory.
-    with (
-        order.file.open("rb") as file,
-        closing(sqlite3.connect("")) as seen,
-        order.rejects.open("wb") if order.rejects else nullcontext() as rejects_file,
-    ):
-        seen.execute("CREATE TABLE seen (identifier TEXT PRIMARY KEY) WITHOUT ROWID")
-        for batch in _batches(file, order, rules, skip=0):
-            rejects = sorted(batch.rejects + _find_duplicates(resources, seen, batch))
-            refused.update(reject.code for reject in rejects)
-            position += batch.records
-            created += batch.records - len(rejects)
-            if rejects_file:
-                _write_rejects(rejects_file, rejects)
-            on_progress(Progress(position, created, dict(refused), 0, batch.bytes_read, size))
-    return Progress(position, created, dict(refused), 0, size, size)
-
-
-def _check_whole(order: Order) -> Mapping[str, Any] | None:
-    """Return the header of an export of ours, before anything of it is imported; None for any other file."""
-    if order.source.system is not System.JSON:
-        return None
-    with order.file.open("rb") as file:
-        return own_export.check_whole(file)
-
-
-def _rules(resources: Resources, origin: Origin, order: Order, *, is_own: bool) -> Rules:
-    with resources.database.one_trip() as connection:
-        roles = store.list_roles(connection)
-    administrative: frozenset[str] = frozenset()
-    if not (order.administrators or is_own):
-        with resources.database.one_trip() as connection:
-            administrative = store.list_administrative_roles(connection)
-    return Rules(
-        now=origin.now,
-        accepts_hash=resources.passwords.accepts,
-        roles=roles,
-        administrative_roles=administrative,
-        create_roles=order.create_roles,
-        no_hash=LAZY_HASH if order.source.is_lazy else UNUSABLE_HASH,
-        assume_verified=order.assume_verified,
-    )
-
-
-def _batches(file: BinaryIO, order: Order, rules: Rules, *, skip: int) -> Generator[_Checked]:
-    """Read and check the records after the first `skip`. A file that ends badly first gives what it has."""
-    records = order.source.read(file)
-    broken: FileUnreadable | None = None
-    index = skip
-    for _ in islice(records, skip):
-        pass
-
-    def until_broken() -> Iterator[Read]:
-        nonlocal broken
-        try:
-            yield from records
-        except FileUnreadable as error:
-            broken = error
-
-    whole = until_broken()
-    while batch := list(islice(whole, order.batch)):
-        yield _check_batch(batch, order, rules, index, file.tell())
-        index += len(batch)
-    if broken is not None:
-        raise broken
-
-
-def _check_batch(batch: Sequence[Read], order: Order, rules: Rules, before: int, bytes_read: int) -> _Checked:
-    convert = order.source.convert
-    users, places, rejects = [], [], []
-    ids: set[str] = set()
-    for number, (record, line) in enumerate(((read.record, read.line) for read in batch), before + 1):
-        try:
-            user = check(_readable(record, convert), rules)
-            _require_new(user.id, ids)
-        except Refused as error:
-            rejects.append(Reject(number, line, error.code, error.detail))
-        else:
-            ids.add(user.id)
-            users.append(user)
-            places.append((number, line))
-    return _Checked(users, places, rejects, len(batch), bytes_read)
-
-
-def _readable(record: Record, convert: Convert) -> Mapping[str, Any]:
-    if isinstance(record, Refused):
-        raise record
-    return convert(record)
-
-
-def _require_new(account_id: str, ids: set[str]) -> None:
-    """ON CONFLICT says which id was not inserted: so a batch may have each but once."""
-    if account_id in ids:
-        raise Refused("id_taken", _TAKEN["id_taken"])
-
-
-def _prefetch(batches: Generator[_Checked]) -> Iterator[_Checked]:
+def _prefetch(batches: Generator[Batch]) -> Iterator[Batch]:
     """Yield batches while the next one is made in another thread, one ahead and no more."""
     with closing(batches), ThreadPoolExecutor(1, "import") as reader:
         ahead = reader.submit(next, batches, None)
@@ -267,7 +100,7 @@ def _store_batch(
     origin: Origin,
     order: Order,
     run: Import,
-    batch: _Checked,
+    batch: Batch,
     rejects_file: BinaryIO | None,
 ) -> Import:
     """Commit a batch: accounts, what belongs to them, the event, and the position.
@@ -294,7 +127,7 @@ def _commit(
     origin: Origin,
     order: Order,
     run: Import,
-    batch: _Checked,
+    batch: Batch,
     rejects_file: BinaryIO | None,
     *,
     insert: Callable[[Connection, Sequence[ImportedUser]], frozenset[UUID]],
@@ -308,14 +141,14 @@ def _commit(
             left = [(user, place) for user, place in both if UUID(user.id) in taken_ids]
             users = [user for user in users if UUID(user.id) not in taken_ids]
             taken = store.find_taken(connection, [user for user, _ in left])
-            rejects = sorted([*rejects, *(_taken_reject(user, place, taken) for user, place in left)])
+            rejects = sorted([*rejects, *(taken_reject(user, place, taken) for user, place in left)])
         _store_belongings(connection, resources, origin, order, users)
         after = replace(
             run,
             position=run.position + batch.records,
             created=run.created + len(users),
             refused=dict(Counter(run.refused) + Counter(reject.code for reject in rejects)),
-            rejects_size=_write_rejects(rejects_file, rejects) if rejects_file else run.rejects_size,
+            rejects_size=write_rejects(rejects_file, rejects) if rejects_file else run.rejects_size,
         )
         store.advance(connection, run, after, origin.now)
         if users:
@@ -365,50 +198,6 @@ def _sealed_totp(resources: Resources, user: ImportedUser) -> dict[str, object]:
     }
 
 
-def _taken_reject(user: ImportedUser, place: tuple[int, int | None], taken: store.Taken) -> Reject:
-    if user.email_normalized in taken.emails:
-        code = "email_taken"
-    elif user.username_normalized in taken.usernames:
-        code = "username_taken"
-    else:
-        code = "id_taken"
-    return Reject(*place, code, _TAKEN[code])
-
-
-def _find_duplicates(resources: Resources, seen: sqlite3.Connection, batch: _Checked) -> list[Reject]:
-    """Return what a dry run refuses of a batch because an account, or a record before, has it."""
-    if not batch.users:
-        return []
-    with resources.database.transaction() as connection:
-        store.allow_long_statements(connection)
-        taken = store.find_taken(connection, batch.users)
-    rejects = []
-    for user, place in zip(batch.users, batch.places, strict=True):
-        own = {"email_taken": f"e{user.email_normalized}", "id_taken": f"i{user.id}"}
-        if user.username_normalized is not None:
-            own["username_taken"] = f"u{user.username_normalized}"
-        code = next(
-            (code for code in _TAKEN if code in own and _is_seen(seen, own[code])),
-            None,
-        )
-        if code is None and (
-            user.email_normalized in taken.emails
-            or user.username_normalized in taken.usernames
-            or UUID(user.id) in taken.ids
-        ):
-            code = _taken_reject(user, place, taken).code
-        if code is None:
-            seen.executemany("INSERT INTO seen VALUES (?)", [(identifier,) for identifier in own.values()])
-        else:
-            rejects.append(Reject(*place, code, _TAKEN[code]))
-    return rejects
-
-
-def _is_seen(seen: sqlite3.Connection, identifier: str) -> bool:
-    found = seen.execute("SELECT 1 FROM seen WHERE identifier = ?", (identifier,))
-    return found.fetchone() is not None
-
-
 def _open_rejects(path: Path, run: Import) -> BinaryIO:
     """Open the rejects file behind what was committed of it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -417,12 +206,3 @@ def _open_rejects(path: Path, run: Import) -> BinaryIO:
         file.truncate(run.rejects_size)
     file.seek(0, os.SEEK_END)
     return file
-
-
-def _write_rejects(file: BinaryIO, rejects: Sequence[Reject]) -> int:
-    """Write rejects to the disk; return how long their file is."""
-    file.writelines(json.dumps(reject._asdict(), ensure_ascii=False).encode() + b"\n" for reject in rejects)
-    if rejects:
-        file.flush()
-        os.fsync(file.fileno())
-    return file.tell()

@@ -186,17 +186,13 @@ def find_taken(connection: Connection, users: Sequence[ImportedUser]) -> Taken:
     return Taken(frozenset(row["emails"]), frozenset(row["usernames"]), frozenset(row["ids"]))
 
 
-def list_roles(connection: Connection) -> frozenset[str]:
-    """Return the names of all roles, in one round trip."""
-    return frozenset(row["name"] for row in connection.fetch_all("SELECT name FROM roles"))
-
-
-def list_administrative_roles(connection: Connection) -> frozenset[str]:
-    """Return the names of the roles that have a permission of ours, in one round trip."""
+def list_roles(connection: Connection) -> dict[str, bool]:
+    """Return the names of all roles, and whether each has a permission of ours, in one round trip."""
     rows = connection.fetch_all(
-        "SELECT name FROM roles WHERE permissions && %(ours)s::text[]", {"ours": [EVERYTHING, *PERMISSIONS]}
+        "SELECT name, permissions && %(ours)s::text[] AS administers FROM roles",
+        {"ours": [EVERYTHING, *PERMISSIONS]},
     )
-    return frozenset(row["name"] for row in rows)
+    return {row["name"]: row["administers"] for row in rows}
 
 
 def create_roles(connection: Connection, names: Sequence[str], now: datetime) -> None:

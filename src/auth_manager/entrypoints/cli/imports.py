@@ -14,9 +14,11 @@ from auth_manager.app import build_resources
 from auth_manager.entrypoints.cli import console
 from auth_manager.entrypoints.cli.console import EXIT_REFUSED, AsJson
 from auth_manager.errors import ConfigurationError, DatabaseUnavailable
-from auth_manager.imports import load
+from auth_manager.imports import batches
+from auth_manager.imports.batches import Order
+from auth_manager.imports.dry_run import try_file
 from auth_manager.imports.firebase import HashConfig, parse_hash_config
-from auth_manager.imports.load import Order
+from auth_manager.imports.load import import_file
 from auth_manager.imports.mapping import parse_mapping
 from auth_manager.imports.refusals import FileUnreadable
 from auth_manager.imports.sources import System, open_source
@@ -96,7 +98,7 @@ def import_users(
         administrators=administrators,
         assume_verified=assume_verified,
     )
-    run = load.try_file if dry_run else load.import_file
+    run = try_file if dry_run else import_file
     with (
         console.open_resources(_build) as resources,
         _progress_bar(quiet=as_json) as show,
@@ -111,7 +113,7 @@ def import_users(
     _report(outcome, rejects, dry_run=dry_run, as_json=as_json)
 
 
-def _report(outcome: load.Progress, rejects: Path | None, *, dry_run: bool, as_json: bool) -> None:
+def _report(outcome: batches.Progress, rejects: Path | None, *, dry_run: bool, as_json: bool) -> None:
     refused = sum(outcome.refused.values())
     facts = {
         "records": outcome.position,
@@ -157,7 +159,7 @@ def _rare_collections() -> Generator[None]:
 
 
 @contextmanager
-def _progress_bar(*, quiet: bool) -> Generator[Callable[[load.Progress], None]]:
+def _progress_bar(*, quiet: bool) -> Generator[Callable[[batches.Progress], None]]:
     """Show how far an import is, how fast, and how long it will take, where there is a terminal."""
     columns = (
         TextColumn("{task.fields[records]} records"),
@@ -170,7 +172,7 @@ def _progress_bar(*, quiet: bool) -> Generator[Callable[[load.Progress], None]]:
     with Progress(*columns, console=console.errors, disable=quiet or not console.errors.is_terminal) as bar:
         task = bar.add_task("import", total=None, records=0, rate=0)
 
-        def show(progress: load.Progress) -> None:
+        def show(progress: batches.Progress) -> None:
             seconds = max(time.monotonic() - started, 0.001)
             rate = round((progress.position - progress.resumed_at) / seconds)
             bar.update(
