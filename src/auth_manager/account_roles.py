@@ -9,6 +9,9 @@ from uuid import UUID
 from auth_manager.database import Connection
 from auth_manager.errors import FieldError, Forbidden, InvalidFields
 
+MAXIMUM = 50
+"""Roles of one account."""
+
 ROLES = "ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles"
 """The names alone, for who only shows an account."""
 
@@ -83,10 +86,12 @@ def require_roles_permitted(connection: Connection, actor_id: UUID, roles: Seque
 
 
 def grant(connection: Connection, account_ids: Sequence[UUID], roles: Sequence[str], now: datetime) -> None:
-    """Queue roles for accounts; the round trip raises InvalidFields when one does not exist.
+    """Queue roles for accounts, which are locked; granting one twice changes nothing.
 
-    Granting one twice changes nothing.
+    The round trip raises InvalidFields when a role does not exist, or an account would have over MAXIMUM.
     """
+    if not roles:
+        return
     connection.add(
         """
         INSERT INTO account_roles (account_id, role, granted_at)
@@ -98,6 +103,20 @@ def grant(connection: Connection, account_ids: Sequence[UUID], roles: Sequence[s
         refused={
             "account_roles_role_fkey": unknown_role(),
             "account_roles_role_name": unknown_role(),
+        },
+    )
+    connection.add(
+        """
+        SELECT require(NOT EXISTS (
+            SELECT FROM account_roles WHERE account_id = ANY (%(account_ids)s::uuid[])
+            GROUP BY account_id HAVING count(*) > %(maximum)s
+        ), 'too_many_roles')
+        """,
+        {"account_ids": list(account_ids), "maximum": MAXIMUM},
+        refused={
+            "too_many_roles": InvalidFields(
+                errors=[FieldError("/roles", "too_many_roles", f"At most {MAXIMUM} of an account.")]
+            )
         },
     )
 

@@ -91,6 +91,24 @@ class TestAct:
         assert taken.json()["changed"] == 3
         assert query(client, "SELECT 1 FROM account_roles WHERE role = 'member'") == []
 
+    def test_who_has_fifty_roles_is_given_no_further_one(
+        self, client: TestClient, admin: dict[str, str], people: list[str]
+    ) -> None:
+        query(
+            client,
+            "INSERT INTO roles (name, created_at, updated_at)"
+            " SELECT 'r' || n, now(), now() FROM generate_series(0, 50) AS n RETURNING 1",
+        )
+        query(
+            client,
+            f"INSERT INTO account_roles SELECT '{people[0]}', name, now() FROM roles"
+            " WHERE NOT is_built_in AND name <> 'r50' RETURNING 1",
+        )
+        answer = send(client, admin, "assign_role", role="r50", expected_count=3)
+        assert refused(answer) == (422, "invalid_fields")
+        assert [error["code"] for error in answer.json()["errors"]] == ["too_many_roles"]
+        assert query(client, "SELECT 1 FROM account_roles WHERE role = 'r50'") == []
+
     def test_the_trail_has_the_whole_and_each(
         self, client: TestClient, admin: dict[str, str], people: list[str]
     ) -> None:

@@ -354,6 +354,9 @@ class TestRoles:
         found = give(person(resources), *[f"r{number}" for number in range(50)])
         with pytest.raises(InvalidFields):
             service.grant_role(resources, operator(), found, "r50")
+        roles = service.revoke_role(resources, operator(), found, "r0")
+        assert len(roles) == 49
+        assert "r50" in service.grant_role(resources, operator(), found, "r50")
 
 
 def _admins(resources: Resources) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from auth_manager import account_roles
 from auth_manager.errors import (
     Forbidden,
     LastAdministrator,
@@ -17,7 +18,7 @@ from auth_manager.errors import (
     RoleTaken,
 )
 from auth_manager.roles import Role, service, tag_of
-from auth_manager.roles.service import MAXIMUM_PERMISSIONS, MAXIMUM_ROLES, RoleFields, RolePatch
+from auth_manager.roles.service import MAXIMUM_PERMISSIONS, RoleFields, RolePatch
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
 from auth_manager.web.idempotent import Answer, answer_once, respond
@@ -116,7 +117,7 @@ class AccountRoles(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    roles: Annotated[list[Name], Field(max_length=MAXIMUM_ROLES)]
+    roles: Annotated[list[Name], Field(max_length=account_roles.MAXIMUM)]
 
 
 def _created(role: Role) -> Answer:

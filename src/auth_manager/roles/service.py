@@ -37,8 +37,6 @@ MAXIMUM_PERMISSIONS = 100
 """Of one role."""
 MAXIMUM_CLAIMS_BYTES = 1024
 """Of one role, as compact JSON."""
-MAXIMUM_ROLES = 50
-"""Of one account."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
 _PERMISSION = re.compile(r"(?=.{3,64}\Z)[a-z][a-z0-9_.-]*(?::[a-z0-9_.-]+)+")
@@ -274,9 +272,6 @@ def _replace(
     wanted: set[str] | frozenset[str],
     held: frozenset[str],
 ) -> Sequence[str]:
-    if len(wanted) > MAXIMUM_ROLES:
-        error = FieldError("/roles", "too_many_roles", f"At most {MAXIMUM_ROLES}.")
-        raise InvalidFields(errors=[error])
     added, removed = sorted(wanted - held), sorted(held - wanted)
     if added or removed:
         if claims is not None:
