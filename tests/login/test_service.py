@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from argon2 import PasswordHasher
@@ -11,10 +12,12 @@ from passlib.hash import bcrypt
 
 from auth_manager.accounts import service as accounts
 from auth_manager.accounts.service import Registration
+from auth_manager.admin import service as admin
 from auth_manager.audit import Origin
 from auth_manager.database import Row
+from auth_manager.directory.service import find_id
 from auth_manager.errors import InvalidCredentials, NotFound, TooManyAttempts
-from auth_manager.login.service import log_in, unlock
+from auth_manager.login.service import log_in
 from auth_manager.passwords import Passwords, Verification
 from auth_manager.resources import Resources
 from auth_manager.sessions.service import TokenGrant
@@ -275,20 +278,25 @@ class TestBetterHashes:
 
 
 class TestUnlock:
+    def unlock(self, resources: Resources, seconds: float, who: str) -> None:
+        """As the command line does."""
+        operator = replace(at(seconds, None), operator="tester")
+        admin.unlock(resources, operator, None, find_id(resources, who))
+
     @pytest.mark.parametrize("who", [EMAIL, "TESTUSER"])
     def test_the_owner_can_log_in_at_once(self, limited: Resources, query: Query, who: str) -> None:
         for seconds in (0, 0, 0, 30, 90, 190):
             guess(limited, seconds)
         with pytest.raises(TooManyAttempts):
             enter(limited, 300)
-        unlock(limited, at(300, None), who)
+        self.unlock(limited, 300, who)
         assert enter(limited, 300).account.email == EMAIL
         [row] = query("SELECT outcome, account_id FROM audit_events WHERE event = 'account_unlocked'")
         assert row["outcome"] == "success"
         assert row["account_id"] == enter(limited, 300).account.id
 
-    @pytest.mark.parametrize("who", ["nobody@example.com", "nobody", "no identifier!"])
+    @pytest.mark.parametrize("who", ["nobody@example.com", "nobody", "no identifier!", str(UUID(int=7))])
     def test_nobody_can_not_be_unlocked(self, limited: Resources, query: Query, who: str) -> None:
         with pytest.raises(NotFound):
-            unlock(limited, at(), who)
+            self.unlock(limited, 0, who)
         assert query("SELECT id FROM audit_events WHERE event = 'account_unlocked'") == []

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -14,8 +15,9 @@ from tests.mfa.factors import (
     person,
     second_step,
 )
-from tests.verification.people import NEW_PASSWORD, PASSWORD, Person, at
+from tests.verification.people import NEW_PASSWORD, PASSWORD, Person, at, operator
 
+from auth_manager.admin import service as admin
 from auth_manager.email_login import service as email_login
 from auth_manager.errors import (
     AccountDisabled,
@@ -317,7 +319,7 @@ class TestTrustedDevice:
             assert mfa.list_devices(resources, later, claims, limit=10, cursor=None).items == []
             password = NEW_PASSWORD
         elif why == "reset":
-            mfa.reset(resources, later, somebody.email)
+            admin.reset_mfa(resources, replace(later, operator="tester"), None, somebody.id)
             enrol(somebody)
         elif why == "forged":
             assert token is not None
@@ -495,7 +497,7 @@ class TestReset:
         app = enrol(somebody)
         step = second_step(somebody, first_step(somebody), totp=app.code(STEP), trust_device=True)
         token = first_step(somebody)
-        mfa.reset(resources, at(STEP), somebody.email)
+        admin.reset_mfa(resources, operator(STEP), None, somebody.id)
         for table in ("totp_factors", "recovery_codes", "passkeys", "trusted_devices"):
             assert somebody.query(f"SELECT 1 FROM {table}") == [], table
         with pytest.raises(SessionEnded):
@@ -511,7 +513,7 @@ class TestReset:
 
     def test_of_nobody(self, resources: Resources) -> None:
         with pytest.raises(NotFound):
-            mfa.reset(resources, at(), "nobody@example.com")
+            admin.reset_mfa(resources, operator(), None, uuid4())
 
 
 class TestRaces:

@@ -14,6 +14,7 @@ from auth_manager.accounts import service as accounts
 from auth_manager.accounts.service import Registration
 from auth_manager.audit import Origin
 from auth_manager.database import Row
+from auth_manager.directory.service import find_id
 from auth_manager.email_login import service as email_login
 from auth_manager.erasure import service as erasure
 from auth_manager.ids import new_id
@@ -77,6 +78,10 @@ class Person:
     resources: Resources
     email: str = EMAIL
     verification: UUID = field(default_factory=new_id)
+
+    @property
+    def id(self) -> UUID:
+        return find_id(self.resources, self.email)
 
     def register(self, *, locale: str | None = None, origin: Origin | None = None) -> "Person":
         registration = Registration(self.email, PASSWORD, locale=locale)

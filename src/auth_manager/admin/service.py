@@ -153,7 +153,7 @@ def log_out(
 def reset_mfa(
     resources: Resources,
     origin: Origin,
-    claims: AccessClaims,
+    claims: AccessClaims | None,
     account_id: UUID,
     *,
     record: Record[None] | None = None,
@@ -175,7 +175,7 @@ def reset_mfa(
         remove_factors(connection, replace(origin, address=None, user_agent=""), account_id)
         if record:
             record(connection, None)
-    log_event("mfa_reset", account_id=account_id, administrator_id=claims.sub)
+    log_event("mfa_reset", account_id=account_id, administrator_id=_id(claims))
 
 
 def list_sessions(

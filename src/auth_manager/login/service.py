@@ -167,15 +167,3 @@ def _fail(
 
 def _address_key(origin: Origin) -> str:
     return rate_limits.address_key("login", origin.address)
-
-
-def unlock(resources: Resources, origin: Origin, identifier: str) -> None:
-    """Forget the failed logins of an account, on an operator's word.
-
-    Raises:
-        NotFound: nobody has this identifier.
-    """
-    with resources.database.transaction() as connection:
-        account_id = accounts_store.get_id(connection, identifier)
-        rate_limits.clear_account(connection, account_id)
-        audit.append(connection, "account_unlocked", origin, account_id=account_id)

@@ -37,7 +37,7 @@ from auth_manager.idempotency import Record
 from auth_manager.ids import new_id
 from auth_manager.live_sessions import require_live_session
 from auth_manager.mfa import Overview, store
-from auth_manager.observability import count, log_event
+from auth_manager.observability import count
 from auth_manager.one_time_secrets import OneTimeSecret, Purpose
 from auth_manager.resources import Resources
 from auth_manager.sessions import store as sessions_store
@@ -378,20 +378,6 @@ def revoke_device(resources: Resources, origin: Origin, claims: AccessClaims, de
         audit.append(
             connection, "trusted_device_revoked", origin, account_id=claims.sub, session_id=claims.sid
         )
-
-
-def reset(resources: Resources, origin: Origin, identifier: str) -> None:
-    """Remove every factor of an account on an operator's word, and end its sessions.
-
-    Raises:
-        NotFound: nobody has this identifier.
-    """
-    with resources.database.transaction() as connection:
-        account_id = accounts_store.get_id(connection, identifier)
-        # Counters before the account's row, as at a login.
-        rate_limits.clear_account(connection, account_id)
-        remove_factors(connection, origin, account_id)
-    log_event("mfa_reset", account_id=account_id)
 
 
 def remove_factors(connection: Connection, origin: Origin, account_id: UUID) -> None:

@@ -8,14 +8,16 @@ import typer
 
 from auth_manager.accounts import service as accounts_service
 from auth_manager.accounts.service import Registration
+from auth_manager.admin import service as admin_service
+from auth_manager.directory import service as directory_service
 from auth_manager.entrypoints.cli import console
 from auth_manager.entrypoints.cli.console import AsJson
 from auth_manager.errors import ConfigurationError
 from auth_manager.invitations import service as invitations_service
-from auth_manager.login import service as login_service
-from auth_manager.mfa import service as mfa_service
 
 app = typer.Typer()
+
+Identifier = Annotated[str, typer.Argument(help="Id, e-mail address or username.")]
 
 
 @app.command("create-user")
@@ -39,22 +41,20 @@ def create_user(
 
 
 @app.command()
-def unlock(
-    identifier: Annotated[str, typer.Argument(help="E-mail address or username.")], *, as_json: AsJson = False
-) -> None:
+def unlock(identifier: Identifier, *, as_json: AsJson = False) -> None:
     """Forget an account's failed logins, so that its owner can try again at once."""
     with console.open_resources() as resources:
-        login_service.unlock(resources, console.operator(), identifier)
+        account_id = directory_service.find_id(resources, identifier)
+        admin_service.unlock(resources, console.operator(), None, account_id)
     console.report("unlocked", {"unlocked": identifier}, as_json=as_json)
 
 
 @app.command("reset-mfa")
-def reset_mfa(
-    identifier: Annotated[str, typer.Argument(help="E-mail address or username.")], *, as_json: AsJson = False
-) -> None:
+def reset_mfa(identifier: Identifier, *, as_json: AsJson = False) -> None:
     """Remove all second factors of an account, for an owner who lost them; its sessions end."""
     with console.open_resources() as resources:
-        mfa_service.reset(resources, console.operator(), identifier)
+        account_id = directory_service.find_id(resources, identifier)
+        admin_service.reset_mfa(resources, console.operator(), None, account_id)
     console.report(
         "removed; the account signs in without a second factor", {"reset": identifier}, as_json=as_json
     )

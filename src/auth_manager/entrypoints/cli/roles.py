@@ -4,12 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
-from auth_manager.accounts import store as accounts_store
-from auth_manager.database import Database
+from auth_manager.directory import service as directory_service
 from auth_manager.entrypoints.cli import console
 from auth_manager.entrypoints.cli.console import AsJson, Yes
 from auth_manager.errors import ConfigurationError
@@ -19,7 +17,7 @@ from auth_manager.roles.service import RoleFields, RolePatch
 app = typer.Typer(no_args_is_help=True, help="What roles there are, and who has them.")
 
 Name = Annotated[str, typer.Argument(help="Name of the role.")]
-Identifier = Annotated[str, typer.Argument(help="E-mail address or username.")]
+Identifier = Annotated[str, typer.Argument(help="Id, e-mail address or username.")]
 Description = Annotated[str | None, typer.Option(help="For people.")]
 Permissions = Annotated[
     list[str] | None,
@@ -112,7 +110,7 @@ def delete(name: Name, *, yes: Yes = False, as_json: AsJson = False) -> None:
 def grant(identifier: Identifier, role: Name, *, as_json: AsJson = False) -> None:
     """Give a role to an account."""
     with console.open_resources() as resources:
-        account_id = _find(resources.database, identifier)
+        account_id = directory_service.find_id(resources, identifier)
         roles = service.grant_role(resources, console.operator(), account_id, role)
     console.show_facts({"id": account_id, "roles": roles}, as_json=as_json)
 
@@ -121,15 +119,10 @@ def grant(identifier: Identifier, role: Name, *, as_json: AsJson = False) -> Non
 def revoke(identifier: Identifier, role: Name, *, yes: Yes = False, as_json: AsJson = False) -> None:
     """Take a role from an account; not the role admin from the last who has it."""
     with console.open_resources() as resources:
-        account_id = _find(resources.database, identifier)
+        account_id = directory_service.find_id(resources, identifier)
         console.confirm(f"Take the role {role} from {identifier}?", yes=yes)
         roles = service.revoke_role(resources, console.operator(), account_id, role)
     console.show_facts({"id": account_id, "roles": roles}, as_json=as_json)
-
-
-def _find(database: Database, identifier: str) -> UUID:
-    with database.one_trip() as connection:
-        return accounts_store.get_id(connection, identifier)
 
 
 def _parse(claims: str | None) -> Mapping[str, Any] | None:
