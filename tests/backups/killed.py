@@ -2,7 +2,7 @@
 
 For each line of standard input, {"at": a step or 0 for none, "arguments": [...], "log": a path, "url": of the
 database}, it prints {"status": as of os.waitpid, "steps": how many there were, if it lived}. A step is a call
-of, or a return from, a function of backups and exports, but for those that run for every row.
+of, or a return from, a function of backups, their places and exports, but for those that run for every row.
 """
 
 import json
@@ -13,12 +13,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import boto3  # for all children: each of them is profiled
+
 from auth_manager.entrypoints import cli
 
 WATCHED = (
     "/auth_manager/backups/",
     "/auth_manager/exports/",
     "/entrypoints/backup_places.py",
+    "/aws/backup_storage.py",
     "/cli/exports.py",
 )
 EVERY_ROW = {"write", "add", "read", "_with_factors", "each_account"}
@@ -59,6 +62,7 @@ def run(order: dict[str, Any], result: int) -> None:
 
 
 def main() -> None:
+    boto3.client("s3", region_name="us-east-1")  # reads S3's model, which is cached
     for line in sys.stdin:
         order = json.loads(line)
         Path(order["log"]).touch()

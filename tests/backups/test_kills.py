@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 from tests.backups import killed
 from tests.backups.conftest import START, MakeDatabase, contents, run_sql
 
+from auth_manager.aws.backup_storage import Bucket, open_bucket
 from auth_manager.backups import BackupError
 from auth_manager.backups.reading import check_parts, open_manifest
 from auth_manager.backups.retention import Keep, delete_old, find_backup, list_backups
@@ -97,19 +100,84 @@ class TestBackup:
         )
 
 
+class TestBackupToS3:
+    @pytest.fixture
+    def bucket(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+        """A place in a moto server, which the program's environment names, too."""
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.Session().client("s3")
+        client.create_bucket(Bucket="backups")
+        yield open_bucket("backups", "stack", client=client)
+        server.stop()
+
+    @pytest.fixture
+    def program(self, bucket: Bucket, tmp_path: Path, signing_keys: str) -> Iterator[Program]:
+        assert bucket.url
+        program = Program(tmp_path / "log", signing_keys)
+        yield program
+        program.close()
+
+    def test_what_has_a_manifest_is_whole(self, source: str, bucket: Bucket, program: Program) -> None:
+        """With a table that takes several chunks of an upload."""
+        run_sql(
+            source,
+            """
+            INSERT INTO idempotency_keys (key_hash, request_hash, claim_id, claimed_until, expires_at, answer)
+            SELECT sha256(n::text::bytea), '', gen_random_uuid(), now(), now(),
+                   (SELECT string_agg(sha256((n * 40000 + m)::text::bytea), '')
+                    FROM generate_series(1, 32768) AS m)
+            FROM generate_series(1, 14) AS n RETURNING 1
+            """,
+        )
+        steps = program.run(source, "backup", "--to", "s3://backups/elsewhere")
+        for point in points(steps):
+            program.run(source, "backup", "--to", "s3://backups/stack", at=point)
+            for found in list_backups(bucket):
+                if found.is_complete:
+                    check_parts(bucket, open_manifest(bucket, found.id))
+                else:
+                    with pytest.raises(BackupError, match="not completed"):
+                        find_backup(bucket, found.id)
+        assert self.unfinished(bucket)
+        assert any(not found.is_complete for found in list_backups(bucket))
+        program.run(source, "backup", "--to", "s3://backups/stack")
+        program.run(source, "backup", "verify", "--from", "s3://backups/stack")
+        delete_old(bucket, Keep(7, 5, 12), now=datetime.now(UTC) + timedelta(days=2))
+        assert all(found.is_complete for found in list_backups(bucket))
+        assert not self.unfinished(bucket)
+
+    def unfinished(self, bucket: Bucket) -> list[Any]:
+        found: list[Any] = bucket._client.list_multipart_uploads(Bucket="backups").get("Uploads", [])
+        return found
+
+
 class TestRestore:
     def states(
         self, program: Program, place: Directory, arguments: tuple[str, ...], make: Callable[[], str]
     ) -> list[Any]:
-        """What a fresh database is after a kill at each point, and last of all without one."""
+        """What a fresh database is after a kill at each point, and last of all without one.
+
+        What was restored says so in its trail.
+        """
         command = ("restore", "latest", "--from", place.url, "--yes", *arguments)
         url = make()
         steps = program.run(url, *command)
         after = [state(url)]
+        assert is_told(url)
         for point in points(steps):
             url = make()
             program.run(url, *command, at=point)
             after.insert(-1, state(url))
+            assert is_told(url) == (after[-2] == after[-1])
         return after
 
     def test_an_empty_database_is_empty_or_whole(
@@ -160,6 +228,13 @@ def state(url: str) -> dict[str, tuple[int, str]] | None:
     tables = contents(url)
     tables.pop("audit_events", None)
     return tables or None
+
+
+def is_told(url: str) -> bool:
+    found = run_sql(url, "SELECT to_regclass('auth_manager.audit_events') AS trail")
+    return found[0]["trail"] is not None and bool(
+        run_sql(url, "SELECT 1 FROM audit_events WHERE event = 'restored'")
+    )
 
 
 class TestExport:

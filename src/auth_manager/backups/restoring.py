@@ -41,9 +41,8 @@ def restore(
 ) -> Restored:
     """Make a database what it was at a backup, and then what this version needs.
 
-    The schema of the backup's time and every row come in one transaction: whoever kills this finds the
-    database as it was before, or whole. Then the newer migrations are applied, each in its own; a kill in
-    between leaves what `auth-manager migrate` completes.
+    The schema of the backup's time, every row, the newer migrations and the event in the trail come in one
+    transaction: whoever kills this finds the database as it was before, or whole.
 
     Args:
         url: of the database, for the role that owns the schema, or may create it.
@@ -62,20 +61,17 @@ def restore(
         DatabaseUnavailable: the database did not answer.
     """
     manifest = open_manifest(storage, backup_id)
-    ended = _load(url, storage, manifest, force=force, keep_sessions=keep_sessions, on_read=on_read)
-    applied = migrate.apply_migrations(url)
+    newer = migrate.shipped_migrations()[len(manifest.migrations) :]
     with store.connect(url) as session:
-        store.analyze(session)
+        _load(session, storage, manifest, force=force, on_read=on_read)
+        ended = 0 if keep_sessions else store.end_what_was_open(session)
         connection = session.statements
-        connection.add("BEGIN")
-        audit.append(
-            connection,
-            "restored",
-            origin,
-            details={"backup": manifest.id, "rows": manifest.rows, "sessions_ended": ended},
-        )
+        migrate.add_schema(connection, newer)
+        details = {"backup": manifest.id, "rows": manifest.rows, "sessions_ended": ended}
+        audit.append(connection, "restored", origin, details=details)
         session.commit()
-    return Restored(manifest, ended, tuple(migration.file_name for migration in applied))
+        store.analyze(session)
+    return Restored(manifest, ended, tuple(migration.file_name for migration in newer))
 
 
 def verify(
@@ -109,7 +105,9 @@ def verify(
     name = store.scratch_name(f"{now.astimezone(UTC):{_SCRATCH_TIME}}_{random[:4].hex()}")
     try:
         with store.scratch_database(url, name=name) as scratch:
-            _load(scratch, storage, manifest, force=False, keep_sessions=True, on_read=on_read)
+            with store.connect(scratch) as session:
+                _load(session, storage, manifest, force=False, on_read=on_read)
+                session.commit()
             _compare(scratch, manifest)
     except BackupDamaged:
         raise
@@ -119,41 +117,36 @@ def verify(
 
 
 def _load(
-    url: str,
+    session: store.Session,
     storage: Storage,
     manifest: Manifest,
     *,
     force: bool,
-    keep_sessions: bool,
     on_read: Callable[[int], None],
-) -> int:
-    """Load everything in one transaction; return how many sessions it ended."""
+) -> None:
+    """Begin a transaction and load everything; the caller commits."""
     wanted = _migrations_of(manifest)
-    with store.connect(url) as session:
-        session.statements.add("BEGIN")
-        migrate.add_schema(session.statements, ())
-        store.lock_all(session)
-        if not force and (occupied := store.find_occupied(session)):
-            raise NotEmpty(
-                f"the database is not empty ({', '.join(occupied[:5])}): --force replaces everything in it"
-            )
-        there = len(store.list_applied(session))
-        if there > len(wanted):
-            store.drop_everything(session)
-            there = 0
-        migrate.add_schema(session.statements, wanted[there:])
-        if store.list_applied(session) != manifest.migrations:
-            raise BackupError("the database's migrations are not those of the backup: use an empty database")
-        shapes = {shape.name: shape for shape in store.list_tables(session)}
-        store.empty_all(session)
-        for table in manifest.tables:
-            if table.name not in shapes:
-                raise BackupError(f"the backup has a table {table.name}, which its migrations do not make")
-            _load_table(session, storage, manifest.id, table, on_read)
-        store.finish_load(session, manifest.sequences)
-        ended = 0 if keep_sessions else store.end_what_was_open(session, list(shapes.values()))
-        session.commit()
-    return ended
+    session.statements.add("BEGIN")
+    migrate.add_schema(session.statements, ())
+    store.lock_all(session)
+    if not force and (occupied := store.find_occupied(session)):
+        raise NotEmpty(
+            f"the database is not empty ({', '.join(occupied[:5])}): --force replaces everything in it"
+        )
+    there = len(store.list_applied(session))
+    if there > len(wanted):
+        store.drop_everything(session)
+        there = 0
+    migrate.add_schema(session.statements, wanted[there:])
+    if store.list_applied(session) != manifest.migrations:
+        raise BackupError("the database's migrations are not those of the backup: use an empty database")
+    shapes = {shape.name: shape for shape in store.list_tables(session)}
+    store.empty_all(session)
+    for table in manifest.tables:
+        if table.name not in shapes:
+            raise BackupError(f"the backup has a table {table.name}, which its migrations do not make")
+        _load_table(session, storage, manifest.id, table, on_read)
+    store.finish_load(session, manifest.sequences)
 
 
 def _load_table(

@@ -245,13 +245,13 @@ def finish_load(session: Session, sequences: Mapping[str, int]) -> None:
         )
 
 
-def end_what_was_open(session: Session, tables: Sequence[Shape]) -> int:
+def end_what_was_open(session: Session) -> int:
     """End what may have been ended since the backup; return how many sessions that were.
 
     Sessions, trusted devices, mailed links and codes; and mail that was not sent yet is not sent. Webhooks
     are: their receivers know them by their ids.
     """
-    columns = {table.name: table.columns for table in tables}
+    columns = {table.name: table.columns for table in list_tables(session)}
     if "one_time_secrets" in columns:
         session.statements.add("DELETE FROM one_time_secrets")
     if "trusted_devices" in columns:
