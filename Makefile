@@ -45,11 +45,19 @@ $(SCANNERS)/.installed: requirements-scan.txt
 local: $(VENV)/.local-installed ## Serve on http://127.0.0.1:8000 with an embedded PostgreSQL
 	@exec $(BIN)/auth-manager local
 
-test: $(VENV)/.dev-installed ## Run every test that needs neither Docker nor AWS
-	$(BIN)/python -m pytest -m "not container and not templates and not browser" $(ARGS)
+# Each process has a PostgreSQL of its own, and whole files, whose fixtures stay with it.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
+LOCAL := not container and not templates and not browser
 
-coverage: $(VENV)/.dev-installed ## Run the tests and measure branch coverage of src
-	$(BIN)/python -m pytest -m "not container and not templates and not browser" --cov --cov-report=term $(ARGS)
+# ARGS may leave none for one of the two runs.
+IF_ANY = $(if $(ARGS),|| [ $$? -eq 5 ])
+
+test: $(VENV)/.dev-installed ## Run every test that needs neither Docker nor AWS
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(LOCAL) and not alone" $(ARGS) $(IF_ANY)
+	$(BIN)/python -m pytest -m "$(LOCAL) and alone" $(ARGS) $(IF_ANY)
+
+coverage: $(VENV)/.dev-installed ## Run the tests, but for those of speed, and measure branch coverage of src
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(LOCAL) and not alone" --cov --cov-report=term $(ARGS)
 
 $(VENV)/.browser-installed: requirements-browser.txt $(VENV)/.dev-installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-browser.txt

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
     from tests.end_to_end.conftest import OwnPostgres, Server
 
+pytestmark = pytest.mark.alone
+
 PASSWORD = "a long and dull passphrase"
 NOBODY = {"email": "nobody@example.com", "password": PASSWORD}
 DOWN, FROZEN = 3.0, 5.0

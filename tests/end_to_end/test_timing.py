@@ -20,6 +20,8 @@ from auth_manager.database import Database
 from auth_manager.resources import Resources
 from auth_manager.web.calls import run_inline
 
+pytestmark = pytest.mark.alone
+
 CALLS = 200
 ROUNDS = 3
 LOWEST, HIGHEST = 0.95, 1.05
