@@ -12,7 +12,7 @@ import psycopg2.errors
 import pytest
 from psycopg2.extras import Json
 
-from auth_manager.database import Connection, Database
+from auth_manager.database import Connection, Database, Row
 from auth_manager.errors import DatabaseUnavailable, EmailTaken, SessionEnded
 
 
@@ -38,6 +38,14 @@ def insert(connection: Connection, number: int) -> None:
 def kept(database: Database) -> list[int]:
     with database.one_trip() as connection:
         return [row["id"] for row in connection.fetch_all("SELECT id FROM things ORDER BY id")]
+
+
+def wait_for_sleeper(database: Database) -> None:
+    """Return when a statement sleeps, which has what it asked for before."""
+    asleep: list[Row] = []
+    while not asleep:
+        with database.one_trip() as connection:
+            asleep = connection.fetch_all("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
 
 
 class TestOneTrip:
@@ -85,6 +93,44 @@ class TestOneTrip:
             connection.fetch_one("SELECT 1 AS one")
             insert(connection, 1)
         assert kept(database) == []
+
+    def test_the_victim_of_a_deadlock_is_sent_once_more(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two take the same rows in opposite orders; the other one never looks for a deadlock itself."""
+        monkeypatch.setattr("auth_manager.database.AFTER_DEADLOCK", 0.5)  # however busy this machine is
+        with database.one_trip() as connection:
+            insert(connection, 1)
+            insert(connection, 2)
+
+        def take_the_other_way() -> None:
+            with database.one_trip() as connection:
+                connection.add("UPDATE things SET name = name || 'b' WHERE id = 2")
+                # Until the other one waits for this row, and not at all when it is done.
+                connection.add(
+                    """
+                    DO $$ BEGIN
+                        WHILE (SELECT bool_and(granted) FROM pg_locks
+                               WHERE pid = %(other)s AND locktype IN ('transactionid', 'tuple'))
+                        LOOP PERFORM pg_sleep(0.01); END LOOP;
+                    END $$
+                    """,
+                    {"other": other},
+                )
+                connection.add("UPDATE things SET name = name || 'b' WHERE id = 1")
+
+        with ThreadPoolExecutor() as threads:
+            with database.transaction() as connection:
+                connection.add("SET LOCAL deadlock_timeout = '1min'; SET LOCAL lock_timeout = 0")
+                connection.add("UPDATE things SET name = 'a' WHERE id = 1")
+                other = connection.fetch_all("SELECT pg_backend_pid() AS pid")[0]["pid"]
+                victim = threads.submit(take_the_other_way)
+                wait_for_sleeper(database)
+                connection.fetch_all("UPDATE things SET name = 'a' WHERE id = 2 RETURNING 1")
+            victim.result()
+        with database.one_trip() as connection:
+            rows = connection.fetch_all("SELECT name FROM things ORDER BY id")
+        assert [row["name"] for row in rows] == ["ab", "ab"]
 
     def test_fetch_one_without_a_row_is_none(self, database: Database) -> None:
         with database.one_trip() as connection:

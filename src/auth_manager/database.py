@@ -52,6 +52,9 @@ _UNAVAILABLE_SQLSTATES = (
 """Codes and whole classes of codes after which the same request can succeed later. Not the rest of what
 psycopg2 calls OperationalError: an index row that is too large (54000) is so for ever."""
 
+AFTER_DEADLOCK = 0.05
+"""Seconds that the victim of a deadlock waits before it is sent again."""
+
 _REQUIREMENT_FAILED = "AM001"
 """SQLSTATE of `require`, in migrations/0003_security.sql."""
 
@@ -209,7 +212,8 @@ class Database:
         """Send all statements of the block in one round trip and one implicit transaction.
 
         The last statement's rows are the only ones returned, so a fetch ends the trip: the block may not
-        use its connection after it. Nothing is sent when the block raises before that.
+        use its connection after it. Nothing is sent when the block raises before that. PostgreSQL undoes one
+        of two that wait for each other: then it is sent once more.
 
         Raises:
             DatabaseUnavailable: no answer, no connection, or a time-out. Nothing was kept, unless only the
@@ -355,7 +359,12 @@ class _Lease:
         """Send the only simple query of this lease: a second one would be a second transaction."""
         if self.sent:
             raise RuntimeError("one_trip() sends once: nothing may follow its fetch")
-        return self.send(sql)
+        try:
+            return self.send(sql)
+        except psycopg2.errors.DeadlockDetected:
+            # Nothing of it was kept. The other one goes on, if it is left the time to take what was let go.
+            time.sleep(AFTER_DEADLOCK)
+            return self._execute(sql)
 
     def _execute(self, sql: bytes) -> list[Row]:
         with (
