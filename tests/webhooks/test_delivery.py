@@ -121,6 +121,16 @@ class TestSignature:
         with pytest.raises(WebhookVerificationError):
             Webhook(made.secret).verify(received.body, received.headers)
 
+    def test_a_defect_of_ours_is_a_failure(self, hooks: Hooks, receiver: Receiver) -> None:
+        def post(url: str, headers: dict[str, str], body: bytes) -> Answer:
+            raise ZeroDivisionError(url, headers, body)
+
+        made = hooks.create(receiver.url)
+        hooks.happen()
+        hooks.delivery = replace(hooks.delivery, post=post)
+        deliver(hooks)
+        assert log_of(hooks, made.endpoint.id) == [("pending", 1, None, "internal_error")]
+
     def test_secrets_are_sealed(self, hooks: Hooks, receiver: Receiver) -> None:
         made = hooks.create(receiver.url)
         [row] = hooks.query("SELECT webhook_endpoints::text AS text, secret FROM webhook_endpoints")

@@ -18,7 +18,7 @@ from auth_manager import __version__, audit, sealed_values, standard_webhooks
 from auth_manager.audit import Origin
 from auth_manager.database import Database
 from auth_manager.loops import POLL, Loop, MayGoOn
-from auth_manager.observability import count, log_event, request_id
+from auth_manager.observability import count, log_event, log_failure, request_id
 from auth_manager.outbound_http import Answer, CannotPost
 from auth_manager.sealed_values import CannotOpen
 from auth_manager.secret_keys import SecretKeys
@@ -171,6 +171,9 @@ def _attempt(delivery: WebhookDelivery, message: Message, now: datetime) -> tupl
         status = delivery.post(message.url, headers, body).status
     except CannotPost as error:
         return None, error.reason
+    except Exception as error:  # noqa: BLE001 -- a defect of ours counts as a failure, or it would come for ever
+        log_failure("webhook_broken", error, message_id=message.id, webhook_id=message.endpoint_id)
+        return None, "internal_error"
     return status, None if status in _SUCCESS else f"status_{status}"
 
 
