@@ -122,3 +122,22 @@ class TestAppendOnly:
         changed = {name for name in row if erased[name] != row[name]}
         assert changed == {"address", "user_agent", "position", "previous_hash", "personal_hash", "hash"}
         assert erased["personal_salt"] is None
+
+
+class TestAnonymise:
+    def test_the_trail_is_not_read_from_its_beginning(self, database: Database) -> None:
+        """What belongs to one account among many is found by the indexes."""
+        with database.transaction() as connection:
+            connection.add(
+                "INSERT INTO audit_events"
+                " (id, occurred_at, event, outcome, account_id, actor_id, address, user_agent, request_id)"
+                " SELECT gen_random_uuid(), now(), CASE n % 100 WHEN 0 THEN 'account_deleted' ELSE 'x' END,"
+                " 'success', gen_random_uuid(), CASE n % 3 WHEN 0 THEN gen_random_uuid() END, '192.0.2.1',"
+                " '', '' FROM generate_series(1, 5000) AS n"
+            )
+            connection.add("ANALYZE audit_events")
+            read = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'audit_events'"
+            before = connection.fetch_all(read)
+            audit.anonymise(connection, UUID(int=1))
+            audit.anonymise_rest(connection, erased_since=NOW)
+            assert connection.fetch_all(read) == before

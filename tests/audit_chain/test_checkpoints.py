@@ -37,6 +37,9 @@ from auth_manager.signing_keys import (
 
 ISSUER = "https://auth.example.com"
 
+DEEP = "[" * 3000 + "]" * 3000
+"""JSON that PostgreSQL takes and Python does not."""
+
 TakeSome = Callable[..., list[Checkpoint]]
 
 
@@ -96,6 +99,38 @@ class TestTake:
     ) -> None:
         last = take_some()[-1]
         assert take(database, key_set, issuer=ISSUER, now=NOW + timedelta(days=9)) == last
+
+    def test_another_key_signs_the_same_place_anew(
+        self, database: Database, key_set: KeySet, take_some: TakeSome
+    ) -> None:
+        """It vouches for the one before, whose key may be retired; then it stays."""
+        last, second = take_some()[-1], new_key_set(key_set)
+        again = take(database, second, issuer=ISSUER, now=NOW + timedelta(days=9))
+        assert again
+        assert (again.position, again.hash) == (last.position, last.hash)
+        assert again.taken_at > last.taken_at
+        assert take(database, second, issuer=ISSUER, now=NOW + timedelta(days=10)) == again
+        assert list_checkpoints(database)[-2:] == [last, again]
+        [key] = [key.public_jwk for key in second.keys if key.state == "current"]
+        alone = serialize_key_set([generate_signing_key("ES256"), {**key, "state": "previous"}])
+        assert verify(database, parse_key_set(alone, algorithm="ES256", local=False)).is_sound
+
+    def test_an_idle_trail_outlives_its_keys(self, database: Database, take_some: TakeSome) -> None:
+        """Nothing happens while one key follows another; and after an emergency one vouches anew."""
+        take_some()
+        second = new_key_set()
+        for day, keys in ((8, new_key_set()), (9, second)):
+            assert not verify(database, keys).is_sound
+            assert take(database, keys, issuer=ISSUER, now=NOW + timedelta(days=day))
+            assert verify(database, keys).is_sound
+        assert [checkpoint.position for checkpoint in list_checkpoints(database)] == [5, 10, 15, 15, 15]
+
+    @pytest.mark.parametrize("earlier", [timedelta(0), timedelta(hours=1)])
+    def test_by_a_clock_that_is_behind_nothing_is_signed_anew(
+        self, database: Database, take_some: TakeSome, earlier: timedelta
+    ) -> None:
+        last = take_some()[-1]
+        assert take(database, new_key_set(), issuer=ISSUER, now=last.taken_at - earlier) == last
 
     def test_of_nothing(self, database: Database, key_set: KeySet) -> None:
         assert take(database, key_set, issuer=ISSUER, now=NOW) is None
@@ -167,6 +202,13 @@ class TestFaults:
             ("UPDATE audit_checkpoints SET position = 11 WHERE position = 10", 11),
             ("UPDATE audit_checkpoints SET token = replace(token, '.', '.e') WHERE position = 15", 15),
             ("UPDATE audit_checkpoints SET token = '' WHERE position = 10", 10),
+            ("UPDATE audit_checkpoints SET token = repeat('W1tb', 5000) || '..' WHERE position = 10", 10),
+            ("UPDATE audit_checkpoints SET taken_at = taken_at - interval '1 s' WHERE position = 10", 10),
+            ("UPDATE audit_checkpoints SET taken_at = taken_at + interval '1 us' WHERE position = 10", 10),
+            ("UPDATE audit_checkpoints SET taken_at = 'infinity' WHERE position = 15", 15),
+            ("UPDATE audit_checkpoints SET taken_at = '4000-01-01 BC' WHERE position = 5", 5),
+            (f"UPDATE audit_checkpoints SET public_jwk = '{DEEP}' WHERE position = 10", 10),
+            (f"UPDATE audit_checkpoints SET public_jwk = '{'1' * 5000}' WHERE position = 10", 10),
             ("UPDATE audit_checkpoints SET public_jwk = '{}' WHERE position = 10", 10),
             ("UPDATE audit_checkpoints SET public_jwk = '[]' WHERE position = 10", 10),
             ("DELETE FROM audit_checkpoints WHERE position = 5", 10),
@@ -272,6 +314,7 @@ class TestDocument:
         [
             lambda content: content | {"checkpoint": content["checkpoint"][:-4] + "AAAA"},
             lambda content: content | {"checkpoint": "a.b"},
+            lambda content: content | {"checkpoint": "W1tb" * 5000 + ".."},
             lambda content: content | {"checkpoint": None},
             lambda content: content | {"public_key": new_key_set().current.public_jwk},
             lambda content: content | {"public_key": []},

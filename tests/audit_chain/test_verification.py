@@ -128,7 +128,7 @@ class TestWholeTrail:
             unchained=0,
             erased=0,
             checkpoints=1,
-            last_checkpoint=NOW,
+            last_checkpoint=NOW.replace(microsecond=0),
             fault=None,
             checkpoint_faults=[],
         )
@@ -381,6 +381,28 @@ class TestErasure:
             audit.append(connection, left, origin, account_id=UUID(int=5))
             audit.anonymise(connection, UUID(int=5))
         assert verify(database, key_set).is_sound is sound
+
+    @pytest.mark.parametrize("erased", [True, False])
+    def test_of_who_did_it(
+        self, database: Database, key_set: KeySet, forger: Forger, *, erased: bool
+    ) -> None:
+        """Whose own act is emptied, and nobody else's on the same account."""
+        administrator, account = UUID(int=7), UUID(int=5)
+        origin = audit.Origin("198.51.100.7", "browser/1", "r", NOW)
+        nobody = audit.Origin(None, "", "r", NOW)
+        with database.one_trip() as connection:
+            audit.append(connection, "account_disabled", origin, account_id=account, actor_id=administrator)
+            audit.append(connection, "account_enabled", origin, account_id=account, actor_id=UUID(int=8))
+            audit.append(connection, "account_deleted", nobody, account_id=administrator)
+        extend(database)
+        by = administrator if erased else UUID(int=8)
+        forger.do(
+            "UPDATE audit_events SET address = NULL, user_agent = '', personal_salt = NULL"
+            " WHERE actor_id = %(by)s",
+            by=by,
+        )
+        found = verify(database, key_set)
+        assert (found.is_sound, found.erased) == ((True, 1) if erased else (False, 0))
 
     def test_of_an_account_that_only_vanished(
         self, database: Database, key_set: KeySet, forger: Forger

@@ -59,11 +59,14 @@ class TestSearchAudit:
             ("cursor=x", "?cursor"),
             ("outcome=x", "?outcome"),
             ("account_id=x", "?account_id"),
+            ("address=", "?address"),
             ("address=x", "?address"),
             ("address=203.0.113.7/33", "?address"),
             ("address=fe80::1%25eth0", "?address"),
             ("since=2030-01-01T00:00:00", "?since"),
             ("until=yesterday", "?until"),
+            ("since=0001-01-01T00:00:00%2B23:59", "?since"),
+            ("until=9999-12-31T23:59:59-23:59", "?until"),
             ("event=", "?event"),
             ("operator=a%00b", "?operator"),
         ],
@@ -73,6 +76,18 @@ class TestSearchAudit:
     ) -> None:
         answer = client.get(f"/admin/audit?{query}", headers=administrator)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, field)
+
+    @pytest.mark.parametrize(("query", "empty"), [
+        ("since=0001-01-01T00:00:00Z&until=9999-12-31T23:59:59.999999Z", False),
+        ("since=2030-01-01T23:59:00%2B23:59&until=2030-01-01T00:00:01Z", True),
+        ("until=2000-01-01T00:00:00-23:59", True),
+    ])  # fmt: skip
+    def test_times_of_every_offset(
+        self, client: TestClient, administrator: dict[str, str], query: str, *, empty: bool
+    ) -> None:
+        """PostgreSQL itself reads none of 16 hours or more."""
+        answer = client.get(f"/admin/audit?{query}", headers=administrator)
+        assert (answer.status_code, answer.json()["items"] == []) == (200, empty)
 
     def test_nobody_else_may(self, client: TestClient) -> None:
         create(client)

@@ -4,6 +4,7 @@ import getpass
 import io
 import json
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ class TestList:
             (["--address", "203.0.113.0/24", "--limit", "2"], ["event_4", "event_3"]),
             (["--since", "2030-01-02T07:04:05", "--until", "2030-01-03"], ["event_4"]),
             (["--since", "2030-01-02T09:04:05+02:00"], ["event_4"]),
+            (["--since", "2030-01-03T07:03:05+23:59"], ["event_4"]),
             (["--account", "0191d6a0-0000-7000-8000-000000000000"], []),
             (["--actor", "0191d6a0-0000-7000-8000-000000000000"], []),
         ],
@@ -146,6 +148,9 @@ class TestList:
         "options",
         [
             ["--since", "x"],
+            ["--since", "0001-01-01T00:00:00+23:59"],
+            ["--until", "9999-12-31T23:59:59-23:59"],
+            ["--address", ""],
             ["--address", "x"],
             ["--address", "fe80::1%eth0"],
             ["--account", "x"],
@@ -181,10 +186,25 @@ class TestExport:
         [last] = run("list", "--event", "audit_exported", "--json").json["items"]
         assert (last["operator"], last["details"]) == (getpass.getuser(), {"events": 5})
 
+    def test_it_is_there_too_where_the_reader_stops(self, run: Run, database: Database) -> None:
+        """As `auth-manager audit export - | head` does."""
+        origin = Origin(None, "x" * 500, "r", NOW)
+        with database.one_trip() as connection:
+            audit.append_all(connection, "noted", origin, account_ids=[new_id() for _ in range(300)])
+        command = [sys.executable, "-m", "auth_manager.entrypoints.cli", "audit", "export", "-"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout
+            process.stdout.readline()
+            process.stdout.close()
+        assert process.returncode == 1
+        [last] = run("list", "--event", "audit_exported", "--json").json["items"]
+        assert 0 < last["details"]["events"] < 305
+
     def test_where_nothing_can_be_written(self, run: Run, tmp_path: Path) -> None:
         done = run("export", str(tmp_path / "none" / "trail.jsonl"))
         assert (done.status, done.output) == (2, "")
         assert "No such file or directory" in done.errors
+        assert run("list", "--event", "audit_exported", "--json").json["items"] == []
 
     def test_a_failure_leaves_what_was_there(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

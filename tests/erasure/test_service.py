@@ -24,7 +24,7 @@ from tests.verification.people import (
     together,
 )
 
-from auth_manager import maintenance
+from auth_manager import audit, maintenance
 from auth_manager.directory import service as directory
 from auth_manager.email_login import service as email_login
 from auth_manager.erasure.service import delete_own_account, export, keep
@@ -301,6 +301,22 @@ class TestErasure:
             (claims.sub, None, "")
         }
 
+    def test_nor_what_an_administrator_did_to_others(self, resources: Resources) -> None:
+        person, other = Person(resources).register(), Person(resources, "other@example.com").register()
+        claims = person.claims()
+        with resources.database.one_trip() as connection:
+            for actor_id in (claims.sub, UUID(int=7)):
+                audit.append(connection, "account_disabled", at(), account_id=other.id, actor_id=actor_id)
+        delete_own_account(resources, at(), claims)
+        acts = person.query(
+            "SELECT actor_id, address, user_agent FROM audit_events"
+            " WHERE actor_id IS NOT NULL ORDER BY actor_id DESC"
+        )
+        assert [tuple(row.values()) for row in acts] == [
+            (claims.sub, None, ""),
+            (UUID(int=7), at().address, "pytest"),
+        ]
+
     @pytest.mark.parametrize(
         "change",
         [
@@ -440,3 +456,46 @@ class TestGrace:
         assert erased == maintenance.ERASURE_BATCH
         assert maintenance.erase_accounts(resources.database, origin) == maintenance.ERASURE_BATCH + 1
         assert len(person.query("SELECT id FROM accounts")) == 1
+
+
+class TestRest:
+    """Of what an administrator did to others, the erasure forgets so much at once, maintenance the rest."""
+
+    @pytest.fixture
+    def left(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+        """Erases an administrator of ten acts; tells how many have an address."""
+        monkeypatch.setattr(audit, "ACTS", 4)
+        person = Person(resources).register()
+        claims, others = person.claims(), [UUID(int=number) for number in range(10)]
+        with resources.database.one_trip() as connection:
+            audit.append_all(connection, "disabled", at(), account_ids=others, actor_id=claims.sub)
+        delete_own_account(resources, at(), claims)
+        return lambda: len(
+            person.query("SELECT 1 FROM audit_events WHERE actor_id IS NOT NULL AND address IS NOT NULL")
+        )
+
+    def test_so_much_with_each_run(self, resources: Resources, left: Callable[[], int]) -> None:
+        counted = [left()]
+        for _ in range(3):
+            assert maintenance.erase_accounts(resources.database, at(3600)) == 0
+            counted.append(left())
+        assert counted == [6, 2, 0, 0]
+
+    def test_not_of_whoever_was_imported_again(self, resources: Resources, left: Callable[[], int]) -> None:
+        query(
+            resources,
+            "INSERT INTO accounts"
+            " (id, email, email_normalized, password_hash, created_at, updated_at, password_changed_at)"
+            " SELECT DISTINCT actor_id, 'a@example.com', 'a@example.com', '', now(), now(), now()"
+            " FROM audit_events WHERE actor_id IS NOT NULL RETURNING 1",
+        )
+        maintenance.erase_accounts(resources.database, at(3600))
+        assert left() == 6
+
+    def test_nor_of_whoever_lives(self, resources: Resources) -> None:
+        person = Person(resources).register()
+        with resources.database.one_trip() as connection:
+            audit.append(connection, "disabled", at(), account_id=UUID(int=1), actor_id=person.id)
+        maintenance.erase_accounts(resources.database, at(3600))
+        [act] = person.query("SELECT user_agent FROM audit_events WHERE actor_id IS NOT NULL")
+        assert act["user_agent"] == "pytest"

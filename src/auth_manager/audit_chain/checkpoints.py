@@ -23,6 +23,16 @@ from auth_manager.signing_keys import KeySet, SigningKey, decode_base64url, enco
 
 TYPE = "audit-checkpoint+jwt"
 
+_COLUMNS = """
+    position, hash, token, public_jwk::text,
+    least(greatest(taken_at, '0001-01-02'), '9999-12-30') AS taken_at -- what a datetime holds
+"""
+
+_UNREADABLE = (
+    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, ConfigurationError,
+)  # fmt: skip
+"""What is raised by reading what somebody else may have written."""
+
 
 class ChainBroken(Exception):
     """The chain is not the one that was signed. `auth-manager audit verify` says where."""
@@ -64,23 +74,26 @@ class CheckpointFault:
 def take(database: Database, key_set: KeySet, *, issuer: str, now: datetime) -> Checkpoint | None:
     """Sign where the chain stands; return the checkpoint, None while there is no chain.
 
-    Where nothing was chained since the last one, that one is returned, to be kept once more.
+    Where nothing was chained since the last one, that one is returned, to be kept once more; unless another
+    key signs by now, which then vouches for it.
 
     Raises:
         ChainBroken: the event of the last checkpoint is not there, or another than it was.
     """
+    taken_at = now.replace(microsecond=0)  # all that a token says of it
     with database.transaction() as connection:
         lock(connection)
         row = connection.fetch_one(
-            """
+            f"""
             SELECT head.position, head.hash, signed.hash AS signed_hash, latest.position AS latest_position,
                    latest.hash AS latest_hash, latest.taken_at, latest.token, latest.public_jwk
             FROM (SELECT) AS nothing
             LEFT JOIN (SELECT position, hash FROM audit_events WHERE position IS NOT NULL
                        ORDER BY position DESC LIMIT 1) head ON true
-            LEFT JOIN (SELECT * FROM audit_checkpoints ORDER BY position DESC LIMIT 1) latest ON true
+            LEFT JOIN (SELECT {_COLUMNS} FROM audit_checkpoints
+                       ORDER BY position DESC, taken_at DESC LIMIT 1) latest ON true
             LEFT JOIN audit_events signed ON signed.position = latest.position
-            """
+            """  # noqa: S608 -- our own select list
         )
         if row is None:
             return None
@@ -89,9 +102,12 @@ def take(database: Database, key_set: KeySet, *, issuer: str, now: datetime) -> 
             raise ChainBroken(f"event {latest.position} of the trail is not the one that was signed")
         if row["position"] is None:
             return None
-        if latest and latest.position == row["position"]:
+        key = key_set.current
+        # Those of one place are in the order of their times: not before the clock is beyond the latest.
+        renews = latest and latest.public_jwk != key.public_jwk and latest.taken_at < taken_at
+        if latest and latest.position == row["position"] and not renews:
             return latest
-        made = _sign(key_set.current, row["position"], bytes(row["hash"]), latest, issuer=issuer, now=now)
+        made = _sign(key, row["position"], bytes(row["hash"]), latest, issuer=issuer, taken_at=taken_at)
         connection.add(
             """
             INSERT INTO audit_checkpoints (position, hash, taken_at, token, public_jwk)
@@ -112,7 +128,7 @@ def list_checkpoints(database: Database) -> list[Checkpoint]:
     """Return the checkpoints in the database, oldest first; one a day is a few hundred a year."""
     with database.one_trip() as connection:
         rows = connection.fetch_all(
-            "SELECT position, hash, taken_at, token, public_jwk FROM audit_checkpoints ORDER BY position"
+            f"SELECT {_COLUMNS} FROM audit_checkpoints ORDER BY position, taken_at"  # noqa: S608 -- as above
         )
     return [_from_row(row) for row in rows]
 
@@ -136,7 +152,7 @@ def read_document(document: bytes) -> Checkpoint:
             token=token,
             public_jwk=public_jwk,
         )
-    except (ValueError, TypeError, KeyError, AttributeError, ConfigurationError) as error:
+    except _UNREADABLE as error:
         raise NoCheckpoint("not a checkpoint of an audit trail, or one that was changed") from error
 
 
@@ -157,12 +173,13 @@ def find_faults(
             key = parse_public_jwk(checkpoint.public_jwk)
             claims = _verify(checkpoint.token, key)
             previous = claims["previous"]
-            if (claims["position"], claims["hash"]) != (
+            if (claims["position"], claims["hash"], claims["iat"]) != (
                 checkpoint.position,
                 encode_base64url(checkpoint.hash),
+                checkpoint.taken_at.timestamp(),
             ):
-                raise NoCheckpoint("the token says another place or hash")
-        except (ValueError, TypeError, KeyError, AttributeError, ConfigurationError):
+                raise NoCheckpoint("the token says another place, hash or time")
+        except _UNREADABLE:
             faults.append(CheckpointFault(checkpoint.position, "it is not what was signed"))
             follower = None
             continue
@@ -182,12 +199,12 @@ def find_faults(
 
 
 def _sign(
-    key: SigningKey, position: int, head: bytes, latest: Checkpoint | None, *, issuer: str, now: datetime
+    key: SigningKey, position: int, head: bytes, latest: Checkpoint | None, *, issuer: str, taken_at: datetime
 ) -> Checkpoint:
     header = {"alg": key.algorithm, "kid": key.kid, "typ": TYPE}
     claims = {
         "iss": issuer,
-        "iat": int(now.timestamp()),
+        "iat": int(taken_at.timestamp()),
         "position": position,
         "hash": encode_base64url(head),
         "previous": _digest(latest.token) if latest else None,
@@ -196,7 +213,7 @@ def _sign(
         encode_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims)
     )
     token = f"{signed}.{encode_base64url(key.sign(signed.encode()))}"
-    return Checkpoint(position, head, now, token, key.public_jwk)
+    return Checkpoint(position, head, taken_at, token, key.public_jwk)
 
 
 def _verify(token: str, key: SigningKey) -> dict[str, Any]:
@@ -222,4 +239,8 @@ def _latest(row: Row) -> Checkpoint | None:
 
 
 def _from_row(row: Row) -> Checkpoint:
-    return Checkpoint(row["position"], bytes(row["hash"]), row["taken_at"], row["token"], row["public_jwk"])
+    try:
+        public_jwk = json.loads(row["public_jwk"])
+    except _UNREADABLE:  # PostgreSQL holds deeper JSON, and longer numbers
+        public_jwk = {}
+    return Checkpoint(row["position"], bytes(row["hash"]), row["taken_at"], row["token"], public_jwk)

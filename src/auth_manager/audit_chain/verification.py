@@ -1,7 +1,7 @@
 """Walking the chain: which event is the first that was altered, removed or put in.
 
 In pages, each a short statement, so that memory is flat and nobody waits: what is chained does not change,
-but for the erasure of an account, which no hash covers.
+but for the erasure of an account, its owner's acts on others included, which no hash covers.
 """
 
 from collections import deque
@@ -196,7 +196,7 @@ def _pages(database: Database, page: int) -> Generator[Row]:
                 SELECT {COLUMNS}, address IS NULL AND user_agent = '' AND personal_salt IS NULL
                        -- Not by what is in accounts: the end of one is an event, held like all others.
                        AND EXISTS (SELECT FROM audit_events AS last
-                                   WHERE last.account_id = audit_events.account_id
+                                   WHERE last.account_id IN (audit_events.account_id, audit_events.actor_id)
                                      AND last.event = 'account_deleted') AS may_be_erased
                 FROM audit_events
                 WHERE position >= %(position)s AND (position, audit_events.id) > (%(position)s, %(id)s::uuid)

@@ -1,7 +1,8 @@
 """Reading the audit trail: search, and export."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from ipaddress import ip_network
 from uuid import UUID
 
 
@@ -20,3 +21,26 @@ class Filters:
     network: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+def parse_network(text: str) -> str:
+    """Return an IP address or network as PostgreSQL reads it.
+
+    Raises:
+        ValueError: it is neither, or has a zone.
+    """
+    if "%" in text:
+        raise ValueError("an address with a zone")
+    return str(ip_network(text, strict=False))
+
+
+def to_utc(time: datetime) -> datetime:
+    """Return a time as PostgreSQL reads it, which takes no offset of 16 hours or more.
+
+    Raises:
+        ValueError: in UTC it is before the year 1 or after 9999.
+    """
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("beyond the years 1 to 9999") from None

@@ -27,6 +27,9 @@ from auth_manager.tokens import AccessClaims
 EXPORTED_ROWS = 2000
 """The latest of each list: an answer of Lambda holds 6 MB."""
 
+REST = timedelta(days=30)
+"""Within which what an erasure had no time for in the audit trail is done: far more hours than it takes."""
+
 
 def export(resources: Resources, origin: Origin, claims: AccessClaims) -> dict[str, Any]:
     """Return everything that is held about the caller, but no secret and no hash of one (GDPR art. 15, 20).
@@ -150,11 +153,16 @@ def keep(resources: Resources, origin: Origin, token: str, *, record: Record[Non
 
 
 def erase_due(database: Database, origin: Origin, *, limit: int) -> int:
-    """Erase accounts whose time to be kept is over, in one transaction; return how many."""
+    """Erase accounts whose time to be kept is over, in one transaction; return how many.
+
+    Then, in another, some of what earlier erasures had no time for in the audit trail.
+    """
     with database.transaction() as connection:
         due = accounts_store.claim_to_erase(connection, now=origin.now, limit=limit)
         for account_id in due:
             erase(connection, origin, account_id, new_id())
+    with database.one_trip() as connection:
+        audit.anonymise_rest(connection, erased_since=origin.now - REST)
     if due:
         count("account_erased", len(due))
     return len(due)

@@ -14,15 +14,18 @@ ALTER TABLE audit_events
 CREATE UNIQUE INDEX audit_events_position_key ON audit_events (position) WHERE position IS NOT NULL;
 CREATE INDEX audit_events_to_chain ON audit_events (id) WHERE position IS NULL;
 
--- What administrators search by; all six indexes of this file make an insertion 6 microseconds dearer. Of most
+-- What administrators search by; with the two above, these four make an insertion 6 microseconds dearer. Of most
 -- events nobody but the owner is the actor: that index is small.
 CREATE INDEX audit_events_by_time ON audit_events (occurred_at, id);
 CREATE INDEX audit_events_by_event ON audit_events (event, occurred_at, id);
 CREATE INDEX audit_events_by_actor ON audit_events (actor_id, occurred_at, id) WHERE actor_id IS NOT NULL;
 CREATE INDEX audit_events_by_address ON audit_events (address, occurred_at, id) WHERE address IS NOT NULL;
 
--- An event changes twice at most: when it joins the chain, and when its account is erased. Whatever erases it,
--- an older image too, drops the salt. A column that is added later is held without a change here.
+-- Whose account was erased: verification asks this of each event without address and user agent.
+CREATE INDEX audit_events_erasures ON audit_events (account_id) WHERE event = 'account_deleted';
+
+-- An event changes twice at most: when it joins the chain, and when its account or its actor's is erased. Whatever
+-- erases it, an older image too, drops the salt. A column that is added later is held without a change here.
 CREATE OR REPLACE FUNCTION refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     allowed record;
@@ -49,14 +52,15 @@ BEGIN
 END $$;
 
 -- Where the chain stood, signed as the tokens are (RFC 7515), with the key that verifies it once the service has
--- others. Each token has the hash of the one before it, so that the newest vouches for all.
+-- others. Each token has the hash of the one before it, so that the newest vouches for all. One place is signed
+-- again, later, once the key is another.
 CREATE TABLE audit_checkpoints (
     position bigint NOT NULL,
     hash bytea NOT NULL,
     taken_at timestamptz NOT NULL,
     token text NOT NULL,
     public_jwk jsonb NOT NULL,
-    CONSTRAINT audit_checkpoints_pkey PRIMARY KEY (position)
+    CONSTRAINT audit_checkpoints_pkey PRIMARY KEY (position, taken_at)
 );
 CREATE FUNCTION refuse_checkpoint_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

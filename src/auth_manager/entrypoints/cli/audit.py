@@ -7,7 +7,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 from uuid import UUID
@@ -18,8 +17,9 @@ from auth_manager import audit, maintenance
 from auth_manager.audit_chain import verification
 from auth_manager.audit_chain.checkpoints import ChainBroken
 from auth_manager.audit_chain.verification import Verified
-from auth_manager.audit_trail import Filters, service
+from auth_manager.audit_trail import Filters, parse_network, service, to_utc
 from auth_manager.backups import StorageFailed
+from auth_manager.database import Database
 from auth_manager.entrypoints import checkpoint_places
 from auth_manager.entrypoints.cli import console
 from auth_manager.entrypoints.cli.console import EXIT_DIFFERS, AsJson
@@ -34,16 +34,14 @@ def _time(text: str) -> datetime:
     """Read an ISO 8601 time; without an offset it is UTC."""
     try:
         time = datetime.fromisoformat(text)
+        return to_utc(time if time.tzinfo else time.replace(tzinfo=UTC))
     except ValueError:
         raise typer.BadParameter("as in 2030-01-31 or 2030-01-31T12:00:00+01:00") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _network(text: str) -> str:
     try:
-        if "%" in text:
-            raise ValueError  # noqa: TRY301 -- a zone, which PostgreSQL's addresses do not have
-        return str(ip_network(text, strict=False))
+        return parse_network(text)
     except ValueError:
         raise typer.BadParameter("an IP address, or a network as in 203.0.113.0/24") from None
 
@@ -98,14 +96,23 @@ def audit_export(
     filters = Filters(event, outcome, account, actor, operator, address, since, until)
     with console.open_resources() as resources:
         written = 0
-        with _writing(file) as output:
-            for line in service.export(resources.database, filters):
-                output.write(json.dumps(line, ensure_ascii=False) + "\n")
-                written += 1
-        with resources.database.one_trip() as connection:
-            audit.append(connection, "audit_exported", console.operator(), details={"events": written})
+        try:
+            with _writing(file) as output:
+                for line in service.export(resources.database, filters):
+                    output.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    written += 1
+        except BaseException:
+            if written:  # whoever stopped reading has what was written
+                _note_export(resources.database, written)
+            raise
+        _note_export(resources.database, written)
     if str(file) != "-":
         console.show_facts({"exported": written, "file": str(file)}, as_json=as_json)
+
+
+def _note_export(database: Database, events: int) -> None:
+    with database.one_trip() as connection:
+        audit.append(connection, "audit_exported", console.operator(), details={"events": events})
 
 
 @app.command("chain")
