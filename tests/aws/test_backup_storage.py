@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from auth_manager.app import build_resources
 from auth_manager.aws import backup_storage
 from auth_manager.aws.backup_storage import Bucket, open_bucket
 from auth_manager.backups import StorageFailed
+from auth_manager.backups.archive import make_id
 from auth_manager.backups.reading import check_parts, open_manifest
 from auth_manager.backups.restoring import restore, verify
-from auth_manager.backups.retention import find_backup, list_backups
+from auth_manager.backups.retention import Keep, delete_old, find_backup, list_backups
 from auth_manager.backups.writing import back_up
 from auth_manager.database import Database
 from auth_manager.settings import Settings
@@ -41,6 +42,7 @@ SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request ra
 BAD_DIGEST = b"<Error><Code>BadDigest</Code><Message>The checksum did not match.</Message></Error>"
 READ_TIMEOUT = 1.0
 
+BACKUP_ID = make_id(START, bytes(4))
 CONTENT = os.urandom(3 * CHUNK + 12_345)
 
 
@@ -275,12 +277,29 @@ class TestBucket:
     def test_uploads_of_killed_backups_are_aborted_when_they_are_old(
         self, bucket: Bucket, s3: Any, bucket_name: str
     ) -> None:
-        bucket.create("id/part").write(CONTENT)
+        bucket.create(f"{BACKUP_ID}/part").write(CONTENT)
         bucket.forget_unfinished(datetime(2000, 1, 1, tzinfo=UTC))
-        assert open_uploads(s3, bucket_name) == ["stack/backups/id/part"]
+        assert open_uploads(s3, bucket_name) == [f"stack/backups/{BACKUP_ID}/part"]
         # To moto each upload is of 2010.
         bucket.forget_unfinished(datetime.now(UTC))
         assert open_uploads(s3, bucket_name) == []
+
+    @pytest.mark.parametrize("prefix", ["", "stack/backups"], ids=["whole bucket", "prefix"])
+    def test_what_is_no_backup_is_left_alone(self, s3: Any, bucket_name: str, prefix: str) -> None:
+        """A bucket may have other things in it, below the same prefix, also while they are uploaded."""
+        place = open_bucket(bucket_name, prefix, chunk_bytes=CHUNK)
+        theirs = [f"{prefix}/{name}".lstrip("/") for name in ("film.mp4", "videos/film.mp4", BACKUP_ID)]
+        for key in theirs:
+            s3.create_multipart_upload(Bucket=bucket_name, Key=f"{key}.uploading")
+            s3.put_object(Bucket=bucket_name, Key=key, Body=b"x")
+        for backup_id in (BACKUP_ID, make_id(START, bytes([1] * 4))):
+            store(place, f"{backup_id}/manifest.json", b"x")
+        [old] = delete_old(place, Keep(1, 0, 0), now=datetime.now(UTC) + timedelta(days=9))
+        assert old == BACKUP_ID
+        assert sorted(open_uploads(s3, bucket_name)) == sorted(f"{key}.uploading" for key in theirs)
+        kept = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket_name)["Contents"]]
+        assert len(kept) == len(theirs) + 1
+        assert set(theirs) < set(kept)
 
 
 class TestFaults:

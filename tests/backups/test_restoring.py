@@ -169,7 +169,10 @@ class TestRestore:
             manifest = take(source, place)
             restore(url, place, manifest.id, OPERATOR)
             assert contents(target)["accounts"] == contents(source)["accounts"]
-            with pytest.raises(BackupError, match="permission denied to create database"):
+            with pytest.raises(
+                BackupError,
+                match=r"no scratch database: .*permission denied to create database.*--checksums-only",
+            ):
                 verify(url, place, manifest.id, now=START, random=os.urandom(4))
         finally:
             run_sql(target, f"REASSIGN OWNED BY {name}_owner TO CURRENT_USER; DROP OWNED BY {name}_owner")
@@ -263,9 +266,13 @@ class TestVersions:
         target, manifest = make_database(), take(source, place)
         known = shipped_migrations()[:-1]
         monkeypatch.setattr(migrate, "shipped_migrations", lambda: known)
-        with pytest.raises(BackupError, match=f"this version has {len(known):04}: restore it with version"):
+        refusal = f"^{manifest.id} has schema .* this version has {len(known):04}: restore it with version"
+        with pytest.raises(BackupError, match=refusal):
             restore(target, place, manifest.id, OPERATOR)
         assert is_empty(target)
+        with pytest.raises(BackupError, match=refusal):
+            verify(target, place, manifest.id, now=START, random=os.urandom(4))
+        assert verify(None, place, manifest.id, now=START, random=b"") == manifest
 
     def test_another_history_is_refused(
         self, source: str, place: Directory, make_database: MakeDatabase, tmp_path: Path

@@ -98,8 +98,10 @@ class TestDeleteOld:
         for name in ("precious", "20200101T000000Z"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "file").write_text("x")
+        (tmp_path / make_id(NOW - timedelta(days=3), bytes(4))).write_text("x")
+        before = sorted(tmp_path.rglob("*"))
         assert delete_old(place, Keep(1, 0, 0), now=NOW + timedelta(days=9999)) == []
-        assert (tmp_path / "precious" / "file").exists()
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 class TestFindBackup:

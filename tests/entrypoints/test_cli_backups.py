@@ -23,6 +23,19 @@ SECRET = "canary-0123456789-abcdefghijklmnop"
 PASSWORD = "SecurePass123!"
 
 
+FAILS_IN_ANALYZE = """
+CREATE FUNCTION public.fails_in_analyze(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF starts_with(current_query(), 'ANALYZE') THEN
+        RAISE 'no statistics today';
+    END IF;
+    RETURN $1;
+END $$;
+CREATE INDEX fails_in_analyze ON accounts (public.fails_in_analyze(email))
+"""
+"""An expression that PostgreSQL computes for each row that it looks at."""
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that ended; `json` is what it printed, where that is JSON."""
@@ -142,6 +155,15 @@ class TestList:
         assert done.status == 1
         assert "was not completed" in done.errors
 
+    @pytest.mark.parametrize("command", ["list", "verify"])
+    @pytest.mark.parametrize("option", [["--to", "elsewhere"], ["--json"]], ids=["to", "json"])
+    def test_what_belongs_elsewhere_is_refused(self, run: Run, command: str, option: list[str]) -> None:
+        """Rather than left out without a word: the backups of another place would be listed."""
+        assert run("backup").status == 0
+        done = run("backup", *option, command)
+        assert (done.status, done.output) == (2, "")
+        assert done.errors == f"Configuration: say --from and --json after `backup {command}`"
+
     def test_there_is_none(self, run: Run) -> None:
         assert run("backup", "list", "--json").json == {"items": [], "next_cursor": None}
         assert run("backup", "verify").status == 1
@@ -191,6 +213,18 @@ class TestRestore:
         assert contents(database_url) == before
         assert run("restore", "latest", "--yes", "--force").status == 0
         assert contents(database_url)["accounts"] != before["accounts"]
+
+    def test_when_only_the_analysis_fails_it_is_restored(self, run: Run, database_url: str) -> None:
+        run("backup")
+        run_sql(database_url, "UPDATE accounts SET display_name = 'changed since' RETURNING 1")
+        run_sql(database_url, FAILS_IN_ANALYZE)
+        try:
+            done = run("restore", "--yes", "--force", "--json")
+        finally:
+            run_sql(database_url, "DROP FUNCTION public.fails_in_analyze CASCADE")
+        assert done.status == 0
+        assert "It is restored. ANALYZE failed (PostgreSQL: no statistics today)" in done.errors
+        assert run_sql(database_url, "SELECT display_name FROM accounts") == [{"display_name": None}]
 
     def test_somebody_has_to_say_yes(self, run: Run, database_url: str) -> None:
         run("backup")

@@ -106,9 +106,17 @@ class TestExport:
         assert b"example.com" not in encrypted
         assert b"anna@example.com" in pyrage.decrypt(encrypted, [identity])
 
-    def test_a_bad_key_exports_nothing(self, run: Run, tmp_path: Path, database_url: str) -> None:
-        done = run("export", "users.age", "--encrypt-to", "age1x")
-        assert (done.status, list(tmp_path.iterdir())) == (2, [])
+    @pytest.mark.parametrize("key", ["age1x", "comments", "/dev/null", ""])
+    @pytest.mark.parametrize("file", ["users.age", "-"])
+    def test_a_bad_key_exports_nothing(
+        self, run: Run, tmp_path: Path, database_url: str, key: str, file: str
+    ) -> None:
+        """Nor in plain text, where a file of keys has none."""
+        (tmp_path / "comments").write_text("# public key: age1x\n")
+        done = run("export", file, "--encrypt-to", key)
+        assert (done.status, done.output) == (2, "")
+        assert done.errors.startswith("Configuration: --encrypt-to: ")
+        assert [path.name for path in tmp_path.iterdir()] == ["comments"]
         assert run_sql(database_url, "SELECT 1 FROM audit_events WHERE event = 'exported'") == []
 
     def test_a_file_that_is_there_stays_unless_somebody_says_yes(self, run: Run, tmp_path: Path) -> None:
@@ -124,6 +132,35 @@ class TestExport:
         assert done.errors.startswith("missing/users.jsonl: No such file or directory; the export is not")
         done = run("export", ".", "--yes")
         assert (done.status, done.errors) == (2, "Configuration: . is a directory; name a file")
+
+    def test_a_link_stays_and_leads_to_the_export(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "users.jsonl").symlink_to("elsewhere/users.jsonl")
+        for options in ([], ["--yes"]):
+            assert run("export", "users.jsonl", *options).status == 0
+            assert (tmp_path / "users.jsonl").is_symlink()
+            assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["users.jsonl"]
+            assert b'"end":true' in (tmp_path / "elsewhere" / "users.jsonl").read_bytes()
+
+    def test_a_device_or_a_pipe_is_refused_and_stays(
+        self, run: Run, tmp_path: Path, database_url: str
+    ) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "link").symlink_to("pipe")
+        terminal = os.openpty()
+        for name in ("pipe", "link", os.ttyname(terminal[1])):
+            done = run("export", name, "--yes")
+            assert (done.status, done.output) == (2, "")
+            assert done.errors.startswith(f"Configuration: {name} is no regular file; `-` is standard output")
+        for descriptor in terminal:
+            os.close(descriptor)
+        assert (tmp_path / "pipe").is_fifo()
+        assert (tmp_path / "link").is_symlink()
+        assert run_sql(database_url, "SELECT 1 FROM audit_events WHERE event = 'exported'") == []
+
+    def test_the_device_of_standard_output_is_standard_output(self, run: Run) -> None:
+        done = run("export", "/dev/stdout")
+        assert (done.status, len(done.output.splitlines())) == (0, 4)
 
     @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
     def test_a_full_disk_leaves_nothing_behind(

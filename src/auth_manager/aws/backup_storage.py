@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from auth_manager.backups import StorageFailed
+from auth_manager.backups.archive import time_of
 from auth_manager.backups.storage import ObjectReader, ObjectWriter, StoredObject
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -107,13 +108,17 @@ class Bucket:
                     raise StorageFailed(f"{self.url}: {refused['Key']} was not deleted: {refused['Code']}")
 
     def forget_unfinished(self, before: datetime) -> None:
-        """Abort uploads of killed backups where the role may list them; elsewhere a life-cycle rule does."""
+        """Abort uploads of killed backups where the role may list them; elsewhere a life-cycle rule does.
+
+        Those of other programs go on: the prefix may be theirs, too, or empty.
+        """
         with suppress(StorageFailed), _translated(self.url):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             )
             for upload in [item for page in pages for item in page.get("Uploads", [])]:
-                if upload["Initiated"] < before:
+                backup_id = upload["Key"].removeprefix(self._prefix).partition("/")[0]
+                if time_of(backup_id) is not None and upload["Initiated"] < before:
                     self._client.abort_multipart_upload(
                         Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )

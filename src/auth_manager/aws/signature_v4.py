@@ -29,11 +29,15 @@ _EMPTY_BODY = hashlib.sha256(b"").hexdigest()
 
 
 class AwsRefused(Exception):
-    """AWS answered with an error, or not at all; `code` is its name for it, "" without an answer."""
+    """AWS answered with an error, or not at all; `code` is its name for it, "" without an answer.
 
-    def __init__(self, code: str) -> None:
+    `message` is its own sentence, which may quote what was sent: to look into, not to log.
+    """
+
+    def __init__(self, code: str, message: str = "") -> None:
         super().__init__(code)
         self.code = code
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,8 @@ def call_json(
         connection.close()
     result: dict[str, Any] = content if isinstance(content, dict) else {}
     if answer.status != http.client.OK:
-        raise AwsRefused(str(result.get("__type", answer.status)).rpartition("#")[2])
+        code = str(result.get("__type", answer.status)).rpartition("#")[2]
+        raise AwsRefused(code, str(result.get("message", "")))
     return result
 
 

@@ -10,6 +10,7 @@ from auth_manager.backups import BackupDamaged, BackupError, store
 from auth_manager.backups.archive import Manifest, RowsDigest, Table
 from auth_manager.backups.reading import check_parts, open_manifest, read_part
 from auth_manager.backups.storage import Storage
+from auth_manager.errors import DatabaseUnavailable
 from auth_manager.migrate import Migration
 
 _SCRATCH_TIME = "%Y%m%d%H%M%S"
@@ -22,11 +23,15 @@ class NotEmpty(BackupError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did: sessions that it ended, and migrations that followed it."""
+    """What a restore did: sessions that it ended, and migrations that followed it.
+
+    `not_analyzed` says why the planner does not know the tables' new sizes; None when it does.
+    """
 
     manifest: Manifest
     sessions_ended: int
     migrated: tuple[str, ...]
+    not_analyzed: str | None
 
 
 def restore(
@@ -70,8 +75,17 @@ def restore(
         details = {"backup": manifest.id, "rows": manifest.rows, "sessions_ended": ended}
         audit.append(connection, "restored", origin, details=details)
         session.commit()
+        not_analyzed = _analyze(session)
+    return Restored(manifest, ended, tuple(migration.file_name for migration in newer), not_analyzed)
+
+
+def _analyze(session: store.Session) -> str | None:
+    """Return why it failed, if it did: what was restored stays restored."""
+    try:
         store.analyze(session)
-    return Restored(manifest, ended, tuple(migration.file_name for migration in newer))
+    except (BackupError, DatabaseUnavailable) as error:
+        return str(error)
+    return None
 
 
 def verify(
@@ -95,7 +109,8 @@ def verify(
 
     Raises:
         BackupDamaged: something is not what was written, or does not come back as it was.
-        BackupError: the scratch database cannot be created.
+        BackupError: the scratch database cannot be created, or the backup's schema is newer than this
+            version's, or another one.
     """
     manifest = open_manifest(storage, backup_id)
     check_parts(storage, manifest, on_read)
@@ -103,16 +118,11 @@ def verify(
         return manifest
     store.drop_forgotten(url, lambda suffix: _is_forgotten(suffix, now))
     name = store.scratch_name(f"{now.astimezone(UTC):{_SCRATCH_TIME}}_{random[:4].hex()}")
-    try:
-        with store.scratch_database(url, name=name) as scratch:
-            with store.connect(scratch) as session:
-                _load(session, storage, manifest, force=False, on_read=on_read)
-                session.commit()
-            _compare(scratch, manifest)
-    except BackupDamaged:
-        raise
-    except BackupError as error:
-        raise BackupError(f"no scratch database: {error} (--checksums-only needs none)") from error
+    with store.scratch_database(url, name=name) as scratch:
+        with store.connect(scratch) as session:
+            _load(session, storage, manifest, force=False, on_read=on_read)
+            session.commit()
+        _compare(scratch, manifest)
     return manifest
 
 

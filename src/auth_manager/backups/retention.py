@@ -38,7 +38,9 @@ def list_backups(storage: Storage) -> list[Found]:
     """Return the backups of a place, youngest first. What is no part of any is left alone."""
     objects: dict[str, list[Any]] = {}
     for item in storage.list_objects():
-        objects.setdefault(item.name.partition("/")[0], []).append(item)
+        backup_id, slash, _ = item.name.partition("/")
+        if slash:
+            objects.setdefault(backup_id, []).append(item)
     found = []
     for backup_id, items in objects.items():
         created_at = time_of(backup_id)

@@ -66,7 +66,7 @@ class Storage(Protocol):
         """Delete objects; those that are gone already do not matter."""
 
     def forget_unfinished(self, before: datetime) -> None:
-        """Free what objects take that were begun before then and are neither committed nor listed."""
+        """Free what objects of backups take that were begun before then, neither committed nor listed."""
 
 
 class Directory:

@@ -47,6 +47,10 @@ _SCRATCH_PREFIX = "auth_manager_verify_"
 _one_at_a_time = threading.RLock()
 
 
+class NoScratchDatabase(BackupError):
+    """There is no database to try a backup in."""
+
+
 class Sink(Protocol):
     """Takes rows as COPY writes them."""
 
@@ -276,9 +280,15 @@ def end_what_was_open(session: Session) -> int:
 
 
 def analyze(session: Session) -> None:
-    """Let the planner know how large the tables are now."""
-    tables = ", ".join(_quoted(table.name) for table in list_tables(session))
-    session.statements.fetch_all(f"ANALYZE {tables}")
+    """Let the planner know how large the tables are now.
+
+    Raises:
+        DatabaseUnavailable: the connection was lost.
+        BackupError: PostgreSQL refused.
+    """
+    with _translated():
+        tables = ", ".join(_quoted(table.name) for table in list_tables(session))
+        session.statements.fetch_all(f"ANALYZE {tables}")
 
 
 @contextmanager
@@ -286,10 +296,13 @@ def scratch_database(url: str, *, name: str) -> Generator[str]:
     """Create a database on the same server; yield its URL; drop it, whatever happened.
 
     Raises:
-        BackupError: the role may not create databases.
+        NoScratchDatabase: it cannot be created: the role may not, for one.
     """
-    with connect(url) as session:
-        session.statements.fetch_all(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    try:
+        with connect(url) as session:
+            session.statements.fetch_all(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    except BackupError as error:
+        raise NoScratchDatabase(f"no scratch database: {error} (--checksums-only needs none)") from error
     try:
         yield urlsplit(url)._replace(path=f"/{quote(name)}").geturl()
     finally:

@@ -1,6 +1,7 @@
 """Encrypting an export as a stream, for keys that are not here: the age format (age-encryption.org/v1)."""
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,12 +19,15 @@ Recipient = Any
 _LEAST_RSA_BITS = 2048
 """ASVS 11.2.3: 112 bits of security."""
 
+_KEY = re.compile(r"^-----BEGIN [^-]+-----[^-]*-----END .*|^[ \t]*[^#\s].*", re.MULTILINE)
+"""In a file: a block of PEM, or a line that is no comment."""
+
 
 def read_recipient(value: str) -> list[Recipient]:
-    """Return who can decrypt: `age1...`, `ssh-rsa ...`, `ssh-ed25519 ...`, or a file of them or a PEM.
+    """Return who can decrypt: `age1...`, `ssh-rsa ...`, `ssh-ed25519 ...`, PEM, or all of a file of them.
 
     Raises:
-        ConfigurationError: it is none of them, or an RSA key under 2048 bits.
+        ConfigurationError: it has no key, something that is none of them, or an RSA key under 2048 bits.
     """
     text = value.strip()
     if not text.startswith(("age1", "ssh-", "-----BEGIN")):
@@ -33,18 +37,21 @@ def read_recipient(value: str) -> list[Recipient]:
             raise ConfigurationError(
                 f"--encrypt-to: {value} is no key, and no file that can be read"
             ) from error
-    if text.startswith("-----BEGIN"):
-        return [_from_pem(text)]
-    lines = [line.strip() for line in text.splitlines()]
-    return [_from_line(line) for line in lines if line and not line.startswith("#")]
+    keys = [found.strip() for found in _KEY.findall(text)]
+    if not keys:
+        raise ConfigurationError(f"--encrypt-to: {value} has no key")
+    return [_from_pem(key) if key.startswith("-----BEGIN") else _from_line(key) for key in keys]
 
 
 def encrypt(pieces: Iterator[bytes], file: BinaryIO, recipients: Sequence[Recipient]) -> None:
     """Write what the pieces are together, encrypted, piece by piece.
 
     Raises:
+        ConfigurationError: there is nobody who could decrypt it. Nothing was written.
         OSError: of the file; and whatever the pieces raise.
     """
+    if not recipients:
+        raise ConfigurationError("an encrypted export needs a key")
     source, target = _Pieces(pieces), _Target(file)
     try:
         pyrage.encrypt_io(source, target, list(recipients))

@@ -6,22 +6,34 @@ https://docs.aws.amazon.com/cognito/latest/developerguide/cognito-user-pools-usi
 https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_ListUsers.html
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from auth_manager.imports import values
 from auth_manager.imports.reading import read_csv_or_json
+from auth_manager.imports.refusals import Refused
 
 read = read_csv_or_json("Users.item")
 
 _CUSTOM = "custom:"
+
+_OF_ANOTHER_PROVIDER = "EXTERNAL_PROVIDER"
+"""The status of those who sign in by federation, SAML and OIDC included; a CSV does not have it."""
+
+_AT_A_PROVIDER = re.compile(
+    r"(google|facebook)_[0-9]+|loginwithamazon_amzn1\..+|signinwithapple_[0-9a-f.]+", re.IGNORECASE
+)
+"""Names of the four providers that every pool calls alike, with the ids that these give."""
 
 
 def convert(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the normal form; `custom:` attributes become `attributes`, without that mark."""
     if "Username" in record:
         listed = record.get("Attributes") or record.get("UserAttributes") or []
+        if not isinstance(listed, list):
+            raise Refused("attributes_invalid", "`Attributes` is not a list.")
         user: dict[str, Any] = {
             str(item.get("Name")): item.get("Value") for item in listed if isinstance(item, dict)
         }
@@ -29,7 +41,8 @@ def convert(record: Mapping[str, Any]) -> dict[str, Any]:
     else:
         user, username, enabled = dict(record), record.get("cognito:username"), None
     email = user.get("email")
-    chosen = user.get("preferred_username") or (None if _is_id(username) else username)
+    made_up = record.get("UserStatus") == _OF_ANOTHER_PROVIDER or _is_id(username)
+    chosen = user.get("preferred_username") or (None if made_up else username)
     return {
         "email": email,
         "email_verified": values.flag(user.get("email_verified"), "email_verified"),
@@ -48,7 +61,9 @@ def convert(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_id(username: object) -> bool:
-    """Tell whether the pool made the name up: a UUID, or who it is at another provider (`google_1234`)."""
+    """Tell whether the pool made the name up: a UUID, or who it is at another provider (`Google_1134`)."""
+    if _AT_A_PROVIDER.fullmatch(str(username)):
+        return True
     try:
         UUID(str(username))
     except ValueError:

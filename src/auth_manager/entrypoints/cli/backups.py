@@ -21,6 +21,7 @@ from auth_manager.backups.writing import back_up
 from auth_manager.entrypoints.backup_places import open_place
 from auth_manager.entrypoints.cli import console
 from auth_manager.entrypoints.cli.console import EXIT_DIFFERS, AsJson, Yes
+from auth_manager.errors import ConfigurationError
 from auth_manager.settings import Settings, load_settings
 
 app = typer.Typer(invoke_without_command=True, help="Back up the database, and look after backups.")
@@ -44,6 +45,8 @@ KEYS_NOTE = (
 def backup(context: typer.Context, to: Place = "", *, as_json: AsJson = False) -> None:
     """Store a snapshot of the whole database, then delete the backups that are no longer kept."""
     if context.invoked_subcommand is not None:
+        if to or as_json:
+            raise ConfigurationError(f"say --from and --json after `backup {context.invoked_subcommand}`")
         return
     settings = load_settings()
     with _refusals():
@@ -128,6 +131,9 @@ def restore_command(
             )
     facts = _facts(done.manifest) | {"sessions_ended": done.sessions_ended, "migrated": list(done.migrated)}
     console.show_facts(facts, as_json=as_json)
+    if done.not_analyzed is not None:
+        note = f"It is restored. ANALYZE failed ({done.not_analyzed}): run it, or queries may be slow."
+        console.errors.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.errors.print(KEYS_NOTE, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -23,6 +23,7 @@ from auth_manager.exports.writing import Report, export, record_export
 app = typer.Typer()
 
 STANDARD_OUTPUT = "-"
+_ITS_DEVICE = "/dev/stdout"
 
 
 @app.command("export")
@@ -37,13 +38,12 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Write every account as JSON Lines, with hashes and factors, so that nobody is locked in here."""
-    recipients = [recipient for value in encrypt_to or () for recipient in read_recipient(value)]
-    if file == STANDARD_OUTPUT and not recipients and sys.stdout.isatty():
+    recipients = [key for value in encrypt_to for key in read_recipient(value)] if encrypt_to else None
+    file = STANDARD_OUTPUT if file == _ITS_DEVICE else file
+    if file == STANDARD_OUTPUT and recipients is None and sys.stdout.isatty():
         console.refuse("This holds the secrets of everybody: name a file, or a program to pipe it to.")
-    if file != STANDARD_OUTPUT and Path(file).is_dir():
-        raise ConfigurationError(f"{file} is a directory; name a file")
-    if file != STANDARD_OUTPUT and Path(file).exists():
-        console.confirm(f"Replace {file}?", yes=yes)
+    if file != STANDARD_OUTPUT:
+        _check_place(Path(file), yes=yes)
     report = Report()
     with (
         console.open_resources() as resources,
@@ -57,7 +57,7 @@ def export_command(
         ) as progress,
     ):
         task = progress.add_task("exporting", total=None)
-        record_export(resources, console.operator(), encrypted=bool(recipients))
+        record_export(resources, console.operator(), encrypted=recipients is not None)
         pieces = export(
             open_database_url(resources.settings, fetch_secret).url(),
             resources.secret_keys,
@@ -74,12 +74,28 @@ def export_command(
     _report(report, as_json=as_json, to_errors=file == STANDARD_OUTPUT)
 
 
-def _write(pieces: Iterator[bytes], file: str, recipients: Sequence[Recipient]) -> None:
+def _check_place(path: Path, *, yes: bool) -> None:
+    """Ask before a file is replaced; refuse what a file cannot replace.
+
+    Raises:
+        ConfigurationError: it is a directory, a device or a pipe.
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a directory; name a file")
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(
+            f"{path} is no regular file; `-` is standard output, which a pipe may lead on"
+        )
+    if path.exists():
+        console.confirm(f"Replace {path}?", yes=yes)
+
+
+def _write(pieces: Iterator[bytes], file: str, recipients: Sequence[Recipient] | None) -> None:
     if file == STANDARD_OUTPUT:
         _send(pieces, sys.stdout.buffer, recipients)
         sys.stdout.buffer.flush()
         return
-    path = Path(file)
+    path = Path(os.path.realpath(file))  # a link stays, and leads to the export
     unfinished = path.with_name(path.name + ".partial")
     unfinished.unlink(missing_ok=True)  # of an export that was killed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -95,11 +111,12 @@ def _write(pieces: Iterator[bytes], file: str, recipients: Sequence[Recipient]) 
         raise
 
 
-def _send(pieces: Iterator[bytes], target: BinaryIO, recipients: Sequence[Recipient]) -> None:
-    if recipients:
+def _send(pieces: Iterator[bytes], target: BinaryIO, recipients: Sequence[Recipient] | None) -> None:
+    """Write in plain text only where no key was asked for; a list of none is refused."""
+    if recipients is None:
+        target.writelines(pieces)
+    else:
         encrypt(pieces, target, recipients)
-        return
-    target.writelines(pieces)
 
 
 def _report(report: Report, *, as_json: bool, to_errors: bool) -> None:
