@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from auth_manager.entrypoints.cli import console
 
 SAMPLES = Path(__file__).parents[1] / "imports" / "samples"
 SECRET = "canary-0123456789-abcdefghijklmnop"
+
+
+HALF = '[{"email": "a@example.com"}, {"em'
+CUT_OFF = '{"format": "auth-manager-export", "version": 1}\n{"email": "a@example.com"}\n'
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,11 @@ class TestImport:
             "created": 1,
             "refused": 1,
             "reasons": {"email_invalid": 1},
+            "usernames_dropped": 0,
             "resumed_at": 0,
             "dry_run": False,
             "rejects": str(rejects),
+            "unreadable": None,
         }
 
     def test_a_dry_run_leaves_nothing(self, run: Run, query: Query, file: Path) -> None:
@@ -129,7 +136,9 @@ class TestImport:
 
     def test_again_there_is_nothing_new(self, run: Run, file: Path) -> None:
         run(str(file), "--from", "json")
-        again = json.loads(run(str(file), "--from", "json", "--json").output)
+        done = run(str(file), "--from", "json", "--json")
+        assert (done.status, done.errors) == (1, "No account was created: every record was refused.")
+        again = json.loads(done.output)
         assert (again["created"], again["reasons"]) == (0, {"email_invalid": 1, "email_taken": 1})
 
     def test_options_of_systems(self, run: Run, query: Query, tmp_path: Path) -> None:
@@ -147,13 +156,44 @@ class TestImport:
         done = run(str(SAMPLES / "keycloak.json"), "--from", "cognito", "--dry-run")
         assert (done.status, done.errors) == (1, "There is no record in the file: is it another system's?")
 
-    def test_a_file_that_breaks_off(self, run: Run, query: Query, tmp_path: Path) -> None:
+    def test_what_was_refused_in_a_dry_run_is_no_failure(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "users.jsonl"
+        file.write_text("x\n")
+        assert run(str(file), "--from", "json", "--dry-run").status == 0
+        assert run(str(file), "--from", "json").status == 1
+
+    def test_what_is_left_out_on_request(self, run: Run, query: Query, tmp_path: Path) -> None:
+        file = tmp_path / "users.jsonl"
+        file.write_text('{"email": "a@example.com", "username": "John Smith", "roles": ["ADMIN"]}\n')
+        assert run(str(file), "--from", "json").status == 1
+        done = run(str(file), "--from", "json", "--ignore-roles", "--drop-usernames")
+        assert done.output.endswith("1 of them without the username that they had")
+        assert query("SELECT username FROM accounts") == [{"username": None}]
+
+    @pytest.mark.parametrize(
+        ("content", "options", "records", "reason", "before"),
+        [
+            (HALF, [], 1, "it is not JSON after record 1 of `item`", "What came before it is imported."),
+            (HALF, ["--dry-run"], 1, "it is not JSON after record 1 of `item`", "This was a dry run."),
+            ('[{"em', [], 0, "it is not JSON after record 0 of `item`", "Nothing of it is imported."),
+            (CUT_OFF, [], 0, "the export is cut off: it has no trailer", "Nothing of it is imported."),
+        ],
+        ids=["half", "dry", "start", "own"],
+    )
+    def test_a_file_that_breaks_off(
+        self, run: Run, query: Query, tmp_path: Path, content: str, options: list[str], records: int,
+        reason: str, before: str,
+    ) -> None:  # fmt: skip
         file = tmp_path / "users.json"
-        file.write_text('[{"email": "a@example.com"}, {"em')
-        done = run(str(file), "--from", "json")
-        assert done.status == 1
-        assert done.errors.startswith("The file cannot be read to its end: it is not JSON after record 1")
-        assert len(query("SELECT id FROM accounts")) == 1
+        file.write_text(content)
+        for _ in range(2):  # the second run goes on where the first one was, and knows what that created
+            done = run(str(file), "--from", "json", "--json", *options)
+            where = " to its end" if records else ""
+            assert (done.status, done.errors) == (1, f"The file cannot be read{where}: {reason}. {before}")
+            facts = json.loads(done.output)
+            assert (facts["records"], facts["created"]) == (records, records)
+            assert facts["unreadable"] == reason
+        assert len(query("SELECT id FROM accounts")) == (0 if options else records)
 
     @pytest.mark.parametrize(
         "options",
@@ -164,16 +204,30 @@ class TestImport:
             ["--from", "firebase", "--firebase-hash-config", str(SAMPLES / "plain.csv")],
             ["--from", "json", "--rejects", "FILE"],
             ["--from", "json", "--rejects", "/dev/null"],
+            ["--from", "json", "--rejects", "/nowhere/rejects"],
+            ["--from", "json", "--rejects", "/dev/null/rejects"],
+            ["--from", "json", "--mapping", "/"],
+            ["--from", "firebase", "--firebase-hash-config", "/"],
+            ["--from", "json", "--ignore-roles", "--create-roles"],
+            ["--from", "json", "--ignore-roles", "--administrators"],
             ["--from", "nowhere"],
             [],
         ],
-        ids=["mapping", "config", "no-mapping", "no-config", "itself", "device", "system", "no-system"],
-    )
+        ids=["mapping", "config", "no-mapping", "no-config", "itself", "device",
+             "no-directory", "below-a-device", "mapping-directory", "config-directory", "create",
+             "administer", "system", "no-system"],
+    )  # fmt: skip
     def test_wrong_arguments_are_refused(self, run: Run, file: Path, options: list[str]) -> None:
         before = file.read_text()
         done = run(str(file), *(str(file) if option == "FILE" else option for option in options))
         assert (done.status, done.output) == (2, "")
         assert file.read_text() == before
+
+    def test_a_pipe_is_refused(self, run: Run, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        done = run(str(tmp_path / "pipe"), "--from", "json")
+        assert (done.status, done.output) == (2, "")
+        assert "it has to be read more than once" in done.errors
 
     def test_a_database_that_is_away(self, run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AUTH_DATABASE_URL", "postgresql://auth:canary@127.0.0.1:1/auth")

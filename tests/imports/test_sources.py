@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from fastapi.testclient import TestClient
 
 from auth_manager.database import Row
 from auth_manager.imports.batches import Progress
-from auth_manager.imports.firebase import parse_hash_config
+from auth_manager.imports.firebase import HashConfig, parse_hash_config
 from auth_manager.imports.mapping import parse_mapping
-from auth_manager.imports.sources import System
+from auth_manager.imports.record import Rules, check
+from auth_manager.imports.refusals import Refused
+from auth_manager.imports.sources import System, open_source
 from auth_manager.passwords import LAZY_HASH, UNUSABLE_HASH
 
 Import = Callable[..., Progress]
@@ -133,6 +136,42 @@ class TestEverySystem:
             assert "$2" not in written
 
 
+ODD = [
+    7, -1.5, 1e300, True, "", "x", "a\0b", "\udcff", "scrypt$16384$\udcff$8$1$AAAA", "x" * 2000, [], [None],
+    [7], {}, {"x": {}},
+    [{"type": "password", "credentialData": '{"algorithm": "argon2", "hashIterations": 1e999}',
+      "secretData": '{"salt": "", "value": ""}'}],
+]  # fmt: skip
+"""What a member might have in place of what it should."""
+
+
+class TestOddValues:
+    @pytest.mark.parametrize(
+        ("system", "file"),
+        [
+            *((system, file) for system, file, _, _ in PEOPLE),
+            (System.COGNITO, "cognito.csv"),
+            (System.COGNITO, "cognito.json"),
+        ],
+        ids=str,
+    )
+    def test_the_worst_that_one_does_is_to_be_refused(self, samples: Path, system: System, file: str) -> None:
+        source = open_source(system, hash_config=HashConfig("AAAA", "", 8, 14))
+        rules = Rules(now=datetime.now(UTC), accepts_hash=bool, create_roles=True)
+        with (samples / file).open("rb") as opened:
+            records = [read.record for read in source.read(opened) if isinstance(read.record, dict)]
+        refused = 0
+        for record in records:
+            fields = record.get("fields", record)
+            for name, value in product(fields, ODD):
+                odd = {**fields, name: value}
+                try:
+                    check(source.convert({**record, "fields": odd} if "fields" in record else odd), rules)
+                except Refused:
+                    refused += 1
+        assert refused > len(records)
+
+
 def _hashes(query: Query) -> list[Row]:
     return query("SELECT email_normalized, password_hash FROM accounts")
 
@@ -168,6 +207,15 @@ class TestFirebase:
     def test_hashes_without_their_parameters_are_refused(self, run_import: Import, samples: Path) -> None:
         outcome = run_import(samples / "firebase.json", System.FIREBASE, hash_config=None)
         assert outcome.refused == {"email_missing": 1, "hash_config_missing": 2}
+
+    @pytest.mark.parametrize("salt", [None, "", "c2FsdA==", "?"])
+    @pytest.mark.parametrize("digest", ["UkVEQUNURUQ=", "UkVEQUNURUQ"])
+    def test_a_hash_that_was_left_out_is_refused(
+        self, run_import: Import, tmp_path: Path, digest: str, salt: str | None
+    ) -> None:
+        file = tmp_path / "users.json"
+        file.write_text(json.dumps({"users": [{"email": ADA, "passwordHash": digest, "salt": salt}]}))
+        assert run_import(file, System.FIREBASE).refused == {"hash_redacted": 1}
 
     @pytest.mark.parametrize(
         "text",

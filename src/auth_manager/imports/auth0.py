@@ -16,7 +16,8 @@ read = read_json("item")
 def convert(user: Mapping[str, Any]) -> dict[str, Any]:
     """Return the normal form. `app_metadata` stays behind: people may change `attributes` themselves."""
     email, verified = user.get("email"), user.get("email_verified")
-    for identifier in user.get("identifiers") or ():
+    identifiers = user.get("identifiers")
+    for identifier in identifiers if isinstance(identifiers, list) else ():
         if email is None and isinstance(identifier, dict) and identifier.get("type") == "email":
             email, verified = identifier.get("value"), identifier.get("verified")
     name = user.get("name") or values.full_name(user.get("given_name"), user.get("family_name"))

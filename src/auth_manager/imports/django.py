@@ -4,7 +4,6 @@ https://docs.djangoproject.com/en/stable/ref/django-admin/#dumpdata and /topics/
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +55,7 @@ def _scrypt(password: str) -> str:
         if work.bit_count() != 1:
             raise ValueError  # noqa: TRY301 -- one refusal for all that it is not
         short = base64.b64decode(digest, validate=True)[:_SCRYPT_DIGEST]
-    except (ValueError, binascii.Error):
+        salted, digested = (base64.b64encode(data).decode().rstrip("=") for data in (salt.encode(), short))
+    except ValueError:
         raise Refused("password_hash_refused", "The scrypt hash is not of Django's form.") from None
-    salted, digested = (base64.b64encode(data).decode().rstrip("=") for data in (salt.encode(), short))
     return f"$scrypt$ln={work.bit_length() - 1},r={r},p={p}${salted}${digested}"

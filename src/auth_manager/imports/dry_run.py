@@ -15,6 +15,7 @@ from auth_manager.imports.batches import (
     Progress,
     Reject,
     check_whole,
+    open_rejects,
     open_rules,
     read_batches,
     taken_reject,
@@ -37,23 +38,26 @@ def try_file(
     size, created, refused = order.file.stat().st_size, 0, Counter[str]()
     header = check_whole(order)
     rules = open_rules(resources, origin, order, is_own=header is not None)
-    position = 0
+    position = dropped = length = 0
     # On disk, and gone with the connection: what a million users have taken is no matter for memory.
     with (
         order.file.open("rb") as file,
         closing(sqlite3.connect("")) as seen,
-        order.rejects.open("wb") if order.rejects else nullcontext() as rejects_file,
+        open_rejects(order.rejects) if order.rejects else nullcontext() as rejects_file,
     ):
+        if rejects_file:
+            rejects_file.truncate(0)
         seen.execute("CREATE TABLE seen (identifier TEXT PRIMARY KEY) WITHOUT ROWID")
         for batch in read_batches(file, order, rules, skip=0):
             rejects = sorted(batch.rejects + _find_duplicates(resources, seen, batch))
             refused.update(reject.code for reject in rejects)
             position += batch.records
             created += batch.records - len(rejects)
+            dropped += batch.usernames_dropped
             if rejects_file:
-                write_rejects(rejects_file, rejects)
-            on_progress(Progress(position, created, dict(refused), 0, batch.bytes_read, size))
-    return Progress(position, created, dict(refused), 0, size, size)
+                length = write_rejects(rejects_file, rejects, behind=length)
+            on_progress(Progress(position, created, dict(refused), 0, batch.bytes_read, size, dropped))
+    return Progress(position, created, dict(refused), 0, size, size, dropped)
 
 
 def _find_duplicates(resources: Resources, seen: sqlite3.Connection, batch: Batch) -> list[Reject]:

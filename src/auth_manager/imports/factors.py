@@ -1,18 +1,22 @@
 """The second factors of an imported user, as our own export writes them: nobody loses theirs by moving."""
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from auth_manager.imports.refusals import Refused
+from auth_manager.imports.times import parse_time
 
-_BASE32 = re.compile(r"[A-Z2-7]{16,128}")
+_BASE32 = re.compile(r"[A-Z2-7]{23,128}")
+"""112 bits or more: of less pyotp makes no code (RFC 4226 section 4, R6, asks for 128)."""
 _MOST = 100
 """Passkeys, or recovery codes, of one account."""
+_IDENTIFIER_BYTES = 1023
+"""Of a credential id (W3C Web Authentication Level 3, section 4); an index of PostgreSQL takes 2,704."""
+_KEY_BYTES = 3072
+"""A public key of the largest kind has 1.5 KB."""
 
 
 class TotpSecret(NamedTuple):
@@ -66,6 +70,7 @@ def _totp(value: Mapping[str, Any]) -> TotpSecret:
     secret, step = value["secret"], value.get("last_step")
     if not _BASE32.fullmatch(secret) or not (step is None or (type(step) is int and 0 <= step < 1 << 62)):
         raise ValueError
+    base64.b32decode(secret + "=" * (-len(secret) % 8))  # which not every length is of
     return TotpSecret(secret, _time(value["confirmed_at"]), step)
 
 
@@ -80,8 +85,8 @@ def _passkey(value: Mapping[str, Any]) -> Mapping[str, Any]:
         raise TypeError
     return {
         "id": str(UUID(value["id"]) if value.get("id") else uuid4()),
-        "credential_id": _bytes(value["credential_id"]),
-        "public_key": _bytes(value["public_key"]),
+        "credential_id": _bytes(value["credential_id"], _IDENTIFIER_BYTES),
+        "public_key": _bytes(value["public_key"], _KEY_BYTES),
         "sign_count": count,
         "name": _text(value["name"]),
         "transports": [_text(transport) for transport in transports],
@@ -95,20 +100,18 @@ def _passkey(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _recovery_code(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
-        "code_hash": _bytes(value["code_hash"]),
-        "salt": _bytes(value["salt"]),
+        "code_hash": _bytes(value["code_hash"], _IDENTIFIER_BYTES),
+        "salt": _bytes(value["salt"], _IDENTIFIER_BYTES),
         "created_at": _time(value["created_at"]),
     }
 
 
-def _bytes(value: str) -> str:
+def _bytes(value: str, maximum: int) -> str:
     """Return base64url, with or without its padding, as hexadecimal digits."""
-    if not value or len(value) > 4096:  # noqa: PLR2004 -- a public key of the largest kind has 1.5 KB
+    data = base64.b64decode(value + "=" * (-len(value) % 4), altchars="-_", validate=True)
+    if not 0 < len(data) <= maximum:
         raise ValueError
-    try:
-        return base64.b64decode(value + "=" * (-len(value) % 4), altchars="-_", validate=True).hex()
-    except binascii.Error:
-        raise ValueError from None
+    return data.hex()
 
 
 def _text(value: str) -> str:
@@ -119,4 +122,4 @@ def _text(value: str) -> str:
 
 
 def _time(value: str) -> str:
-    return datetime.fromisoformat(value).isoformat()
+    return parse_time(value).isoformat()

@@ -3,6 +3,7 @@
 https://firebase.google.com/docs/cli/auth
 """
 
+import base64
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from auth_manager.imports.reading import list_reader
 from auth_manager.imports.refusals import Refused
 
 read = list_reader("users.item")
+
+_REDACTED = base64.b64encode(b"REDACTED").decode()
+"""What stands for a hash where who exports may not read it (github.com/firebase/firebase-admin-node, 660)."""
 
 _PARAMETER = re.compile(r"\"?(\w+)\"?\s*[:=]\s*\"?([^\s,\"]+)")
 
@@ -66,13 +70,15 @@ def converter(config: HashConfig | None) -> Callable[[Mapping[str, Any]], dict[s
 
 def _hash(user: Mapping[str, Any], config: HashConfig | None) -> str | None:
     """Write the hash as Supabase's GoTrue does: with the signer key, without which it means nothing."""
-    digest = user.get("passwordHash")
-    if not digest:
+    if not user.get("passwordHash"):
         return None
+    digest = values.plain_base64(user["passwordHash"])
+    if digest == _REDACTED:
+        raise Refused("hash_redacted", "Firebase left the hash out: who exported may not read hashes.")
     if config is None:
         raise Refused("hash_config_missing", "The hash needs --firebase-hash-config.")
     separator = f",ss={config.salt_separator}" if config.salt_separator else ""
     return (
         f"$fbscrypt$v=1,n={config.mem_cost},r={config.rounds},p=1{separator},sk={config.signer_key}"
-        f"${values.plain_base64(user.get('salt') or '')}${values.plain_base64(digest)}"
+        f"${values.plain_base64(user.get('salt') or '')}${digest}"
     )

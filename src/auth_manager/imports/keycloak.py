@@ -4,7 +4,6 @@ https://www.keycloak.org/server/importExport; the credentials are those of its P
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -33,9 +32,12 @@ def convert(user: Mapping[str, Any]) -> dict[str, Any]:
     email = user.get("email")
     attributes = dict(values.json_object(user.get("attributes"), "attributes") or {})
     language = attributes.pop("locale", None)
+    listed = user.get("realmRoles") or []
+    if not isinstance(listed, list):
+        raise Refused("roles_invalid", "`realmRoles` is not a list of names.")
     roles = [
         role
-        for role in user.get("realmRoles") or []
+        for role in listed
         if not isinstance(role, str) or (role not in _OWN_ROLES and not role.startswith("default-roles-"))
     ]
     return {
@@ -75,7 +77,7 @@ def _hash(credentials: object) -> str | None:
         if algorithm == "argon2":
             return _argon2(data["additionalParameters"], iterations, salt, digest)
         scheme, length = _PBKDF2[algorithm]
-    except (KeyError, IndexError, TypeError, ValueError, RecursionError, binascii.Error):
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError, OverflowError):
         raise Refused(
             "password_hash_refused", "The password credential is of a form that is not known."
         ) from None

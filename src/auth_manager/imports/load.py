@@ -7,14 +7,12 @@ this one.
 """
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from auth_manager import audit, sealed_values
@@ -27,7 +25,10 @@ from auth_manager.imports.batches import (
     Batch,
     Order,
     Progress,
+    Reject,
     check_whole,
+    halve,
+    open_rejects,
     open_rules,
     read_batches,
     taken_reject,
@@ -53,8 +54,21 @@ def import_file(
         PreconditionFailed: another process imports the same file.
         DatabaseUnavailable: the next run goes on where this one was.
     """
-    size = order.file.stat().st_size
     header = check_whole(order)
+    # Locked before the position is read: who comes second touches nothing.
+    with open_rejects(order.rejects) if order.rejects else nullcontext() as rejects_file:
+        return _import(resources, origin, order, header, rejects_file, on_progress)
+
+
+def _import(
+    resources: Resources,
+    origin: Origin,
+    order: Order,
+    header: Mapping[str, Any] | None,
+    rejects_file: BinaryIO | None,
+    on_progress: Callable[[Progress], None],
+) -> Progress:
+    size = order.file.stat().st_size
     with order.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
     if header and header.get("roles") and order.create_roles:
@@ -70,20 +84,27 @@ def import_file(
             operator=origin.operator,
             now=origin.now,
         )
-    resumed_at = run.position
+    if rejects_file:
+        write_rejects(rejects_file, [], behind=run.rejects_size)
     rules = open_rules(resources, origin, order, is_own=header is not None)
-    rejects = _open_rejects(order.rejects, run) if order.rejects else nullcontext()
-    with order.file.open("rb") as file, rejects as rejects_file:
+    progress = Progress(run.position, run.created, dict(run.refused), run.position, 0, size)
+    on_progress(progress)
+    with order.file.open("rb") as file:
         for batch in _prefetch(read_batches(file, order, rules, skip=run.position)):
             run = _store_batch(resources, origin, order, run, batch, rejects_file)
-            progress = Progress(
-                run.position, run.created, dict(run.refused), resumed_at, batch.bytes_read, size
+            progress = replace(
+                progress,
+                position=run.position,
+                created=run.created,
+                refused=dict(run.refused),
+                bytes_read=batch.bytes_read,
+                usernames_dropped=progress.usernames_dropped + batch.usernames_dropped,
             )
             on_progress(progress)
     with resources.database.one_trip() as connection:
         store.finish(connection, run.id, origin.now)
     log_event("import_finished", import_id=run.id, created=run.created, refused=sum(run.refused.values()))
-    return Progress(run.position, run.created, dict(run.refused), resumed_at, size, size)
+    return replace(progress, bytes_read=size)
 
 
 def _prefetch(batches: Generator[Batch]) -> Iterator[Batch]:
@@ -96,6 +117,28 @@ def _prefetch(batches: Generator[Batch]) -> Iterator[Batch]:
 
 
 def _store_batch(
+    resources: Resources,
+    origin: Origin,
+    order: Order,
+    run: Import,
+    batch: Batch,
+    rejects_file: BinaryIO | None,
+) -> Import:
+    """Commit a batch; a record that passed the checks and that PostgreSQL cannot store is refused alone."""
+    try:
+        return _commit_fast(resources, origin, order, run, batch, rejects_file)
+    except store.NOT_STORABLE as error:
+        if batch.records > 1:
+            for half in halve(batch, run.position):
+                run = _store_batch(resources, origin, order, run, half, rejects_file)
+            return run
+        detail = f"PostgreSQL cannot store the record (SQLSTATE {error.pgcode})."
+        reject = Reject(*batch.places[0], "not_storable", detail)
+        batch = replace(batch, users=[], places=[], rejects=[reject])
+        return _commit_fast(resources, origin, order, run, batch, rejects_file)
+
+
+def _commit_fast(
     resources: Resources,
     origin: Origin,
     order: Order,
@@ -148,7 +191,7 @@ def _commit(
             position=run.position + batch.records,
             created=run.created + len(users),
             refused=dict(Counter(run.refused) + Counter(reject.code for reject in rejects)),
-            rejects_size=write_rejects(rejects_file, rejects) if rejects_file else run.rejects_size,
+            rejects_size=write_rejects(rejects_file, rejects, behind=run.rejects_size) if rejects_file else 0,
         )
         store.advance(connection, run, after, origin.now)
         if users:
@@ -196,13 +239,3 @@ def _sealed_totp(resources: Resources, user: ImportedUser) -> dict[str, object]:
         "confirmed_at": app.confirmed_at,
         "last_step": app.last_step,
     }
-
-
-def _open_rejects(path: Path, run: Import) -> BinaryIO:
-    """Open the rejects file behind what was committed of it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    file = os.fdopen(descriptor, "r+b")
-    if file.seek(0, os.SEEK_END) > run.rejects_size:
-        file.truncate(run.rejects_size)
-    file.seek(0, os.SEEK_END)
-    return file

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, BinaryIO, NoReturn
 
 from auth_manager.imports.refusals import FileUnreadable, Refused
@@ -70,15 +71,21 @@ def list_reader(path: str) -> Reader:
     def read(file: BinaryIO) -> Generator[Read]:
         import ijson  # noqa: PLC0415 -- an extra, and for these sources alone
 
+        _skip_byte_order_mark(file)
         bounded = _BoundedGap(file)
         count = 0
         try:
-            for record in _list_items(ijson.basic_parse(bounded, use_float=True), target):
+            # Not use_float: with it, an integer of over 64 bits ends the whole file.
+            for record in _list_items(ijson.basic_parse(bounded), target):
                 bounded.since = 0
                 count += 1
                 yield Read(record, None)
         except ijson.JSONError as error:
             raise FileUnreadable(f"it is not JSON after record {count} of `{path}`") from error
+        # An exponent beyond Decimal's, half of a surrogate pair, an integer beyond Python's limit of digits.
+        except (ArithmeticError, UnicodeDecodeError, SystemError) as error:
+            detail = f"it has what nothing can read after record {count} of `{path}`"
+            raise FileUnreadable(detail) from error
 
     return read
 
@@ -115,6 +122,7 @@ class _Building:
         self._open: list[Any] = []
         self._outermost: Any = None
         self._has_duplicates = False
+        self._is_finite = True
 
     @property
     def is_open(self) -> bool:
@@ -129,6 +137,9 @@ class _Building:
 
     def add(self, value: object, names: Sequence[str]) -> None:
         parent = self._open[-1]
+        if isinstance(value, Decimal):
+            value = float(value)
+            self._is_finite &= math.isfinite(value)
         if isinstance(parent, list):
             parent.append(value)
             return
@@ -143,6 +154,8 @@ class _Building:
     def record(self) -> Record:
         if self._has_duplicates:
             return Refused("duplicate_key", "The record has a key twice.")
+        if not self._is_finite:
+            return Refused("not_json", "The record has a number that is not finite.")
         if not isinstance(self._outermost, dict):
             return Refused("not_an_object", "The record is no JSON object.")
         return self._outermost
@@ -214,6 +227,11 @@ def _first_byte(file: BinaryIO) -> bytes:
     head = file.read(4096)
     file.seek(0)
     return head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
+
+
+def _skip_byte_order_mark(file: BinaryIO) -> None:
+    if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
+        file.seek(0)
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | Refused]]:

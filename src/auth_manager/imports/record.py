@@ -25,10 +25,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from auth_manager import account_roles
 from auth_manager.accounts.service import MAXIMUM_ATTRIBUTES, attribute_errors
 from auth_manager.identifiers import MAXIMUM_EMAIL, normalize_email, normalize_username
 from auth_manager.imports.factors import NO_FACTORS, Factors, check_factors
 from auth_manager.imports.refusals import Refused
+from auth_manager.imports.times import parse_time
 from auth_manager.passwords import UNUSABLE_HASH
 
 MAXIMUM_DISPLAY_NAME = 200
@@ -88,14 +90,19 @@ class Rules:
 
     `accepts_hash` is Passwords.accepts; `no_hash` stands for a hash that a user has not. A role outside
     `roles` is refused, unless `create_roles`; one of `administrative_roles` always: what another system calls
-    an administrator is none of ours. With `assume_verified` every address counts as proven.
+    an administrator is none of ours. `default_roles` do not count among those that one account may have.
+    With `ignore_roles` everybody comes without, with `drop_usernames` who has one that is none here comes
+    without it, and with `assume_verified` every address counts as proven.
     """
 
     now: datetime
     accepts_hash: Callable[[str], bool] = field(repr=False)
     roles: frozenset[str] = frozenset()
     administrative_roles: frozenset[str] = frozenset()
+    default_roles: frozenset[str] = frozenset()
     create_roles: bool = False
+    ignore_roles: bool = False
+    drop_usernames: bool = False
     no_hash: str = UNUSABLE_HASH
     assume_verified: bool = False
 
@@ -112,7 +119,7 @@ def check(user: Mapping[str, Any], rules: Rules) -> ImportedUser:
     email = _text(get("email"), "email", maximum=MAXIMUM_EMAIL)
     if email is None:
         raise Refused("email_missing", "The record has no e-mail address.")
-    username = _text(get("username"), "username", maximum=MAXIMUM_USERNAME_AS_TYPED)
+    username, username_normalized = _username(get("username"), rules)
     created = _time(get("created_at"), "created_at", rules) or rules.now
     updated = _time(get("updated_at"), "updated_at", rules)
     verified = _time_or_flag(
@@ -133,7 +140,7 @@ def check(user: Mapping[str, Any], rules: Rules) -> ImportedUser:
         email_normalized=_normalize_email(email),
         email_verified_at=verified.isoformat() if verified else None,
         username=username,
-        username_normalized=_normalize_username(username) if username is not None else None,
+        username_normalized=username_normalized,
         display_name=_text(get("display_name"), "display_name", maximum=MAXIMUM_DISPLAY_NAME),
         locale=locale,
         attributes=_attributes(attributes) if attributes else "{}",
@@ -141,7 +148,7 @@ def check(user: Mapping[str, Any], rules: Rules) -> ImportedUser:
         disabled_at=disabled.isoformat() if disabled else None,
         created_at=created_at,
         updated_at=updated.isoformat() if updated else created_at,
-        roles=_roles(get("roles"), rules),
+        roles=None if rules.ignore_roles else _roles(get("roles"), rules),
         factors=check_factors(factors) if factors else NO_FACTORS,
     )
 
@@ -177,6 +184,17 @@ def _normalize_email(email: str) -> str:
         raise Refused("email_invalid", str(error)) from None
 
 
+def _username(value: object, rules: Rules) -> tuple[str | None, str | None]:
+    """Return a username as typed and in the form that is unique."""
+    try:
+        username = _text(value, "username", maximum=MAXIMUM_USERNAME_AS_TYPED)
+        return username, _normalize_username(username) if username is not None else None
+    except Refused:
+        if rules.drop_usernames:
+            return None, None
+        raise
+
+
 def _normalize_username(username: str) -> str:
     if _PLAIN_USERNAME.fullmatch(username):
         return username.lower()
@@ -187,17 +205,15 @@ def _normalize_username(username: str) -> str:
 
 
 def _time(value: object, name: str, rules: Rules) -> datetime | None:
-    """Read a time of the past; without an offset it is in UTC."""
+    """Read a time of the past."""
     if value is None:
         return None
     if not isinstance(value, str):
         raise Refused(f"{name}_invalid", f"`{name}` is not a time as in RFC 3339.")
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
+        moment = parse_time(value)
+    except (ValueError, OverflowError):
         raise Refused(f"{name}_invalid", f"`{name}` is not a time as in RFC 3339.") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
     if not _EPOCH <= moment <= rules.now + _CLOCK_SKEW:
         raise Refused(f"{name}_invalid", f"`{name}` is not between 1970 and now.")
     return moment
@@ -299,7 +315,10 @@ def _roles(value: object, rules: Rules) -> tuple[str, ...] | None:
             raise Refused("role_unknown", f"There is no role {role}.")
         if role in rules.administrative_roles:
             raise Refused("role_administrative", f"The role {role} administers this service.")
-    return tuple(dict.fromkeys(value))
+    roles = dict.fromkeys(value)
+    if len(roles) > account_roles.MAXIMUM and len(roles.keys() - rules.default_roles) > account_roles.MAXIMUM:
+        raise Refused("too_many_roles", f"An account has at most {account_roles.MAXIMUM} roles.")
+    return tuple(roles)
 
 
 @lru_cache(maxsize=1024)

@@ -9,10 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from psycopg2.errors import UniqueViolation
+from psycopg2 import DataError
+from psycopg2.errors import ProgramLimitExceeded, StatementTooComplex, UniqueViolation
 
 from auth_manager.database import Connection
 from auth_manager.errors import PreconditionFailed
@@ -41,6 +42,9 @@ _TYPED = ", ".join(name if kind == "text" else f"{name}::{kind}" for name, kind 
 _NULL = "\udfff"
 """Stands for NULL: half of a surrogate pair, which no text that can be stored has."""
 
+
+NOT_STORABLE = (DataError, ProgramLimitExceeded, StatementTooComplex)
+"""What PostgreSQL says of a value, and will say of it again."""
 
 MOVED_ON = "Another process is importing this file."
 """The detail of PreconditionFailed here."""
@@ -186,13 +190,21 @@ def find_taken(connection: Connection, users: Sequence[ImportedUser]) -> Taken:
     return Taken(frozenset(row["emails"]), frozenset(row["usernames"]), frozenset(row["ids"]))
 
 
-def list_roles(connection: Connection) -> dict[str, bool]:
-    """Return the names of all roles, and whether each has a permission of ours, in one round trip."""
+class Role(NamedTuple):
+    """A role that exists; `administers` says that it has a permission of ours."""
+
+    name: str
+    administers: bool
+    is_default: bool
+
+
+def list_roles(connection: Connection) -> list[Role]:
+    """Return all roles, in one round trip."""
     rows = connection.fetch_all(
-        "SELECT name, permissions && %(ours)s::text[] AS administers FROM roles",
+        "SELECT name, permissions && %(ours)s::text[] AS administers, is_default FROM roles",
         {"ours": [EVERYTHING, *PERMISSIONS]},
     )
-    return {row["name"]: row["administers"] for row in rows}
+    return [Role(**row) for row in rows]
 
 
 def create_roles(connection: Connection, names: Sequence[str], now: datetime) -> None:

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from auth_manager.app import build_resources
 from auth_manager.entrypoints.cli import console
-from auth_manager.entrypoints.cli.console import EXIT_REFUSED, AsJson
+from auth_manager.entrypoints.cli.console import AsJson
 from auth_manager.errors import ConfigurationError, DatabaseUnavailable
 from auth_manager.imports import batches
 from auth_manager.imports.batches import Order
@@ -30,6 +30,9 @@ app = typer.Typer()
 BATCH_DEADLINE = 60.0
 """Seconds for a batch: nobody waits for an answer here."""
 
+NOTHING = batches.Progress(position=0, created=0, refused={}, resumed_at=0, bytes_read=0, size=0)
+"""How far a run is that has not begun."""
+
 COLLECT_AFTER = 200_000
 """Containers, a handful of which a record takes."""
 
@@ -40,13 +43,16 @@ def import_users(
     system: Annotated[System, typer.Option("--from", help="Whose export it is.")],
     mapping: Annotated[
         Path | None,
-        typer.Option(help="For json and csv: a JSON object from our members to theirs.", exists=True),
+        typer.Option(
+            help="For json and csv: a JSON object from our members to theirs.", exists=True, dir_okay=False
+        ),
     ] = None,
     rejects: Annotated[
         Path | None, typer.Option(help="Where refused records go. [default: FILE.rejects.jsonl]")
     ] = None,
     firebase_hash_config: Annotated[
-        Path | None, typer.Option(help="The hash parameters that Firebase's console shows.", exists=True)
+        Path | None,
+        typer.Option(help="The hash parameters that Firebase's console shows.", exists=True, dir_okay=False),
     ] = None,
     *,
     dry_run: Annotated[
@@ -55,11 +61,18 @@ def import_users(
     create_roles: Annotated[
         bool, typer.Option("--create-roles", help="Make roles that do not exist, without permissions.")
     ] = False,
+    ignore_roles: Annotated[
+        bool, typer.Option("--ignore-roles", help="Give nobody the roles that the file names.")
+    ] = False,
     administrators: Annotated[
         bool,
         typer.Option(
             "--administrators", help="Also give roles that administer this service, such as `admin`."
         ),
+    ] = False,
+    drop_usernames: Annotated[
+        bool,
+        typer.Option("--drop-usernames", help="Import without it who has a username that is none here."),
     ] = False,
     assume_verified: Annotated[
         bool, typer.Option("--assume-verified", help="Take every address as proven.")
@@ -78,10 +91,9 @@ def import_users(
         raise ConfigurationError("--mapping is for --from json and csv")
     if firebase_hash_config and system is not System.FIREBASE:
         raise ConfigurationError("--firebase-hash-config is for --from firebase")
-    if rejects and rejects.exists() and rejects.samefile(file):
-        raise ConfigurationError("--rejects names the file that is imported")
-    if rejects and rejects.exists() and not rejects.is_file():
-        raise ConfigurationError("--rejects names what is no file")
+    if ignore_roles and (create_roles or administrators):
+        raise ConfigurationError("--ignore-roles gives nobody the roles that another option is for")
+    _require_files(file, rejects)
     source = open_source(
         system,
         members=_read_mapping(mapping) if mapping else None,
@@ -95,49 +107,107 @@ def import_users(
         source,
         rejects,
         create_roles=create_roles,
+        ignore_roles=ignore_roles,
         administrators=administrators,
+        drop_usernames=drop_usernames,
         assume_verified=assume_verified,
     )
-    run = try_file if dry_run else import_file
+    outcome, unreadable = _run(order, dry_run=dry_run, quiet=as_json)
+    _report(outcome, rejects, dry_run=dry_run, unreadable=unreadable, as_json=as_json)
+    if unreadable:
+        _refuse_rest(unreadable, outcome, dry_run=dry_run)
+    if outcome.position == 0:
+        console.refuse("There is no record in the file: is it another system's?")
+    if outcome.refused and not outcome.created and not dry_run:
+        console.refuse("No account was created: every record was refused.")
+
+
+def _run(order: Order, *, dry_run: bool, quiet: bool) -> tuple[batches.Progress, FileUnreadable | None]:
+    """Import, or try to; return how far that got, and why no further."""
+    so_far = NOTHING
     with (
         console.open_resources(_build) as resources,
-        _progress_bar(quiet=as_json) as show,
+        _progress_bar(quiet=quiet) as show,
         _rare_collections(),
     ):
+
+        def follow(progress: batches.Progress) -> None:
+            nonlocal so_far
+            so_far = progress
+            show(progress)
+
+        run = try_file if dry_run else import_file
         try:
-            outcome = run(resources, console.operator(), order, on_progress=show)
+            return run(resources, console.operator(), order, on_progress=follow), None
         except FileUnreadable as error:
-            console.refuse(f"The file cannot be read to its end: {error}. What came before it is imported.")
+            return so_far, error
         except DatabaseUnavailable as error:
             console.refuse(f"{error.detail} The same command goes on where this one was.")
-    _report(outcome, rejects, dry_run=dry_run, as_json=as_json)
+        except OSError as error:
+            console.refuse(f"{error.strerror}. The same command goes on where this one was.")
 
 
-def _report(outcome: batches.Progress, rejects: Path | None, *, dry_run: bool, as_json: bool) -> None:
+def _report(
+    outcome: batches.Progress,
+    rejects: Path | None,
+    *,
+    dry_run: bool,
+    unreadable: FileUnreadable | None,
+    as_json: bool,
+) -> None:
     refused = sum(outcome.refused.values())
     facts = {
         "records": outcome.position,
         "created": outcome.created,
         "refused": refused,
         "reasons": dict(sorted(outcome.refused.items())),
+        "usernames_dropped": outcome.usernames_dropped,
         "resumed_at": outcome.resumed_at,
         "dry_run": dry_run,
         "rejects": str(rejects) if rejects and refused else None,
+        "unreadable": str(unreadable) if unreadable else None,
     }
     if as_json:
         console.show_json(facts)
-    else:
-        console.say(
-            f"{outcome.position} records: {outcome.created} {'would be ' if dry_run else ''}created, "
-            f"{refused} refused"
-        )
-        if outcome.refused:
-            rows = [{"reason": code, "records": count} for code, count in sorted(outcome.refused.items())]
-            console.show_rows(rows, ["reason", "records"], as_json=False)
-        if facts["rejects"]:
-            console.say(f"the refused records are named in {rejects}")
-    if outcome.position == 0:
-        console.refuse("There is no record in the file: is it another system's?", EXIT_REFUSED)
+        return
+    console.say(
+        f"{outcome.position} records: {outcome.created} {'would be ' if dry_run else ''}created, "
+        f"{refused} refused"
+    )
+    if outcome.usernames_dropped:
+        console.say(f"{outcome.usernames_dropped} of them without the username that they had")
+    if outcome.refused:
+        rows = [{"reason": code, "records": count} for code, count in sorted(outcome.refused.items())]
+        console.show_rows(rows, ["reason", "records"], as_json=False)
+    if facts["rejects"]:
+        console.say(f"the refused records are named in {rejects}")
+
+
+def _refuse_rest(unreadable: FileUnreadable, so_far: batches.Progress, *, dry_run: bool) -> NoReturn:
+    """Say why the file was not read to its end, and what that means for what came before."""
+    if so_far.position == 0:
+        console.refuse(f"The file cannot be read: {unreadable}. Nothing of it is imported.")
+    before = "This was a dry run" if dry_run else "What came before it is imported"
+    console.refuse(f"The file cannot be read to its end: {unreadable}. {before}.")
+
+
+def _require_files(file: Path, rejects: Path | None) -> None:
+    """Refuse what is no file: the export is read more than once, and rejects are cut off and written on.
+
+    Raises:
+        ConfigurationError: one is none, or both are the same.
+    """
+    if not file.is_file():
+        raise ConfigurationError(f"{file} is no file: it has to be read more than once")
+    try:
+        if rejects is None or not rejects.exists():
+            return
+        if rejects.samefile(file):
+            raise ConfigurationError("--rejects names the file that is imported")
+        if not rejects.is_file():
+            raise ConfigurationError("--rejects names what is no file")
+    except OSError as error:
+        raise ConfigurationError(f"--rejects {rejects}: {error.strerror}") from None
 
 
 def _build(settings: Settings, **options: Any) -> Resources:  # noqa: ANN401 -- build_resources' own
