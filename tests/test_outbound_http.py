@@ -5,7 +5,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -145,6 +145,9 @@ class TestAddresses:
             "169.254.169.254",
             "169.254.170.2",
             "192.0.0.1",
+            "192.0.0.9",
+            "192.0.0.192",
+            "168.63.129.16",
             "192.0.2.1",
             "192.88.99.1",
             "198.18.0.1",
@@ -160,9 +163,18 @@ class TestAddresses:
             "64:ff9b::7f00:1",
             "64:ff9b::808:808",
             "64:ff9b:1::1",
+            "::ffff:0:7f00:1",
+            "::ffff:0:808:808",
             "100::1",
+            "100:0:0:1::1",
             "2001::1",
+            "2001:1::1",
+            "2001:20::1",
             "2001:db8::1",
+            "2002:808:808::1",
+            "3fff::1",
+            "4000::1",
+            "5f00::1",
             "2002:7f00:1::1",
             "fc00::1",
             "fd00:ec2::254",
@@ -181,12 +193,52 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         "address",
-        ["169.254.169.254", "fd00:ec2::254", "fe80::1", "0.0.0.0", "224.0.0.1"],  # noqa: S104
+        [
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fe80::1",
+            "0.0.0.0",  # noqa: S104 -- refused
+            "224.0.0.1",
+            "::a9fe:a9fe",
+            "::ffff:169.254.169.254",
+            "::ffff:0:a9fe:a9fe",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "2001:0:a9fe:a9fe::1",
+            "2001:0:808:808::5601:5601",
+        ],
     )
     def test_some_no_operator_can_allow(self, address: str) -> None:
         everything = (ip_network("0.0.0.0/0"), ip_network("::/0"))
         outbound = Outbound(everything, resolve=resolving(address))
         assert reason(outbound, "http://hooks.example/") == "address_refused"
+
+    @pytest.mark.parametrize(
+        "address", ["::7f00:1", "::ffff:127.0.0.1", "::ffff:0:7f00:1", "64:ff9b::7f00:1", "2002:7f00:1::1"]
+    )
+    def test_all_of_ipv6_is_not_all_of_ipv4(self, address: str, receiver: Receiver) -> None:
+        """Who allows the former has not allowed what it leads to; who allows both has."""
+        all_of_ipv6 = Outbound((ip_network("::/0"),), resolve=resolving(address))
+        assert reason(all_of_ipv6, f"http://hooks.example:{receiver.port}/") == "address_refused"
+        both = Outbound((ip_network("::/0"), ip_network("127.0.0.0/8")), resolve=resolving(address))
+        assert both._may_reach(ip_address(address), "http")
+        assert receiver.received == []
+
+    def test_a_nat64_leads_to_what_is_public(self) -> None:
+        outbound = Outbound((ip_network("64:ff9b::/96"),))
+        assert outbound.check("https://[64:ff9b::8.8.8.8]/").host == "64:ff9b::808:808"
+        with pytest.raises(InvalidUrl):
+            outbound.check("https://[64:ff9b::10.0.0.1]/")
+
+    @pytest.mark.parametrize(
+        "address", ["8.8.8.8", "192.1.0.1", "2600::1", "2a00:1450:4001::1", "2001:4860::1"]
+    )
+    def test_what_is_public_is_not_refused(self, address: str) -> None:
+        assert Outbound()._may_reach(ip_address(address), "https")
 
     def test_localhost_by_the_system_itself(self) -> None:
         """`localhost` and whatever the resolver of this machine reads as an address."""

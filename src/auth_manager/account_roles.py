@@ -10,7 +10,7 @@ from auth_manager.database import Connection
 from auth_manager.errors import FieldError, Forbidden, InvalidFields
 
 MAXIMUM = 50
-"""Roles of one account."""
+"""Roles of one account, besides those that every new one has."""
 
 ROLES = "ARRAY(SELECT role FROM account_roles WHERE account_id = accounts.id ORDER BY role) AS roles"
 """The names alone, for who only shows an account."""
@@ -108,7 +108,8 @@ def grant(connection: Connection, account_ids: Sequence[UUID], roles: Sequence[s
     connection.add(
         """
         SELECT require(NOT EXISTS (
-            SELECT FROM account_roles WHERE account_id = ANY (%(account_ids)s::uuid[])
+            SELECT FROM account_roles JOIN roles ON roles.name = account_roles.role
+            WHERE account_id = ANY (%(account_ids)s::uuid[]) AND NOT roles.is_default
             GROUP BY account_id HAVING count(*) > %(maximum)s
         ), 'too_many_roles')
         """,

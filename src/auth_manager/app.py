@@ -42,7 +42,7 @@ FEATURES = (
     Feature("auth_manager.directory.routes", ("/admin/users",)),
     Feature("auth_manager.bulk_actions.routes", ("/admin/users/bulk",)),
     Feature("auth_manager.impersonation.routes", ("/admin/users/",)),
-    Feature("auth_manager.roles.routes", ("/admin/roles", "/admin/users/")),
+    Feature("auth_manager.roles.routes", ("/admin/roles",)),
     Feature("auth_manager.webhooks.routes", ("/admin/webhooks",)),
     Feature("auth_manager.audit_trail.routes", ("/admin/audit",)),
     Feature("auth_manager.admin.routes", ("/admin/users/",)),

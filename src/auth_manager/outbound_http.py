@@ -48,16 +48,22 @@ _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 """What stands last in an IPv4 address, however oddly written (WHATWG URL section 3.5)."""
 
+_LOOPBACK = ipaddress.IPv6Address("::1")
+
 _NEVER = tuple(
     map(
         ipaddress.ip_network,
         (
             "0.0.0.0/8",  # this very host
             "169.254.0.0/16",  # link-local, and the metadata of every cloud
+            "100.100.100.200/32",  # metadata of Alibaba Cloud
+            "168.63.129.16/32",  # and of Azure
+            "192.0.0.0/24",  # protocol assignments, and metadata of Oracle Cloud
             "224.0.0.0/3",  # multicast, reserved, broadcast
             "::/128",
             "fe80::/10",
             "fd00:ec2::/32",  # AWS: metadata, DNS, time
+            "fd20:ce::254/128",  # metadata of Google Cloud
             "ff00::/8",
         ),
     )
@@ -69,17 +75,29 @@ _NOT_PUBLIC = tuple(
         ipaddress.ip_network,
         (
             "192.88.99.0/24",  # relays of 6to4
-            "::/96",  # IPv4-compatible
-            "::ffff:0:0/96",  # IPv4-mapped
-            "64:ff9b::/96",  # NAT64 (RFC 6052): an IPv4 address, maybe a private one
-            "64:ff9b:1::/48",  # NAT64 (RFC 8215)
-            "2001::/32",  # Teredo
+            "::/3",  # ways into IPv4, and nothing that was given out: that is 2000::/3 alone
+            "2001::/23",  # protocol assignments, Teredo
             "2002::/16",  # 6to4
-            "fec0::/10",  # site-local
+            "3fff::/20",  # documentation (RFC 9637)
+            "4000::/2",
+            "8000::/1",
         ),
     )
 )
-"""What `is_global` is too kind to: a way into IPv4, or one that it forgot."""
+"""What `is_global` is too kind to, or knows in newer versions of Python alone."""
+
+_IPV4_LAST = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "::/96",  # IPv4-compatible
+            "::ffff:0:0/96",  # IPv4-mapped
+            "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765)
+            "64:ff9b::/96",  # NAT64 (RFC 6052)
+        ),
+    )
+)
+"""Whose last 32 bits are an IPv4 address."""
 
 
 class CannotPost(Exception):
@@ -250,11 +268,14 @@ class Outbound:
         return answer
 
     def _may_reach(self, address: Address, scheme: str) -> bool:
-        if any(address in network for network in _NEVER):
+        within = _ipv4_within(address)
+        if any(_is_in(one, _NEVER) for one in (address, *within)):
             return False
-        if any(address in network for network in self.allowed_networks):
+        if not all(_is_public(one) or _is_in(one, self.allowed_networks) for one in within):
+            return False
+        if _is_in(address, self.allowed_networks):
             return True
-        return scheme == "https" and address.is_global and not any(address in net for net in _NOT_PUBLIC)
+        return scheme == "https" and _is_public(address)
 
     def _connect(self, url: Url, addresses: Sequence[Address], clock: "_Deadline") -> socket.socket:
         """Connect to the first address that takes it, by TLS as the host's name if the URL says so."""
@@ -283,6 +304,23 @@ class Outbound:
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return self.trust or ssl.create_default_context()
+
+
+def _ipv4_within(address: Address) -> Sequence[ipaddress.IPv4Address]:
+    """Return the IPv4 addresses that one of IPv6 leads to, by translation or in a tunnel."""
+    if isinstance(address, ipaddress.IPv4Address) or address == _LOOPBACK:
+        return ()
+    if _is_in(address, _IPV4_LAST):
+        return (ipaddress.IPv4Address(address.packed[-4:]),)
+    return (*filter(None, [address.sixtofour]), *(address.teredo or ()))
+
+
+def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not _is_in(address, _NOT_PUBLIC)
 
 
 class _Deadline:

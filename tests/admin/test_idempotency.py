@@ -1,4 +1,7 @@
-"""Every administrative POST takes an Idempotency-Key: a retry gets the same bytes and changes nothing."""
+"""Every administrative POST takes an Idempotency-Key: a retry gets the same bytes and changes nothing.
+
+Until whoever retries may not do it any more.
+"""
 
 import re
 from typing import Any
@@ -72,6 +75,11 @@ def test_a_retry_is_the_same_bytes_and_nothing_happens_twice(client: TestClient,
         (first.status_code, first.content)
     ] * 2
     assert before != after == office.state()
+
+    office.query("DELETE FROM account_roles RETURNING 1")
+    assert office.post(path, body, **{"Idempotency-Key": "once"}).status_code == 403
+    office.query("UPDATE accounts SET disabled_at = now() WHERE email LIKE 'boss@%' RETURNING 1")
+    assert office.post(path, body, **{"Idempotency-Key": "once"}).status_code == 401
 
 
 def test_every_one_takes_the_header(client: TestClient) -> None:

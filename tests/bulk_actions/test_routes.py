@@ -10,7 +10,8 @@ from tests.directory.test_routes import ADMIN, HELPER, make_helper, refused
 from tests.impersonation.test_routes import query
 from tests.mfa.test_routes import bearer, create, enrol, log_in
 
-from auth_manager.bulk_actions.service import MAXIMUM
+from auth_manager.bulk_actions import service
+from auth_manager.bulk_actions.service import MAXIMUM, MOST_MESSAGES
 
 PATH = "/admin/users/bulk"
 
@@ -263,7 +264,62 @@ class TestRefused:
         assert len(people) == 3
 
 
+def add_endpoints(client: TestClient, number: int, *types: str) -> None:
+    query(
+        client,
+        "INSERT INTO webhook_endpoints (id, url, types, secret, created_at, updated_at)"
+        f" SELECT gen_random_uuid(), 'https://hooks.example.com/', '{{{','.join(types)}}}', '', now(), now()"
+        f" FROM generate_series(1, {number}) RETURNING 1",
+    )
+
+
+class TestWebhooks:
+    def test_no_more_messages_than_a_transaction_has_time_for(
+        self, client: TestClient, admin: dict[str, str], people: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of those that are told of it alone."""
+        monkeypatch.setattr(service, "MOST_MESSAGES", 5)
+        add_endpoints(client, 1, "*")
+        add_endpoints(client, 5, "user.created")
+        assert send(client, admin, "disable", expected_count=3).json()["changed"] == 3
+        add_endpoints(client, 1, "user.enabled", "user.disabled")
+        answer = send(client, admin, "enable", expected_count=3)
+        assert refused(answer) == (409, "count_changed")
+        assert "At most 2 accounts at a time while 2 webhook endpoints" in answer.json()["detail"]
+        assert disabled(client) == people
+        assert send(client, admin, "enable", filter={"ids": people[:2]}, expected_count=2).json()["done"]
+        # What changes nothing tells nobody.
+        assert send(client, admin, "enable", filter={"status": "active"}, expected_count=2).json()["done"]
+
+    def test_none_to_one_that_is_disabled(
+        self, client: TestClient, admin: dict[str, str], people: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(service, "MOST_MESSAGES", 5)
+        add_endpoints(client, 2, "*")
+        query(
+            client,
+            "UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'gone' RETURNING 1",
+        )
+        assert send(client, admin, "disable", expected_count=len(people)).json()["done"]
+
+
 class TestMany:
+    def test_as_many_messages_as_there_may_be(self, client: TestClient, admin: dict[str, str]) -> None:
+        """In the time that a transaction has."""
+        people = MOST_MESSAGES // 20
+        query(
+            client,
+            "INSERT INTO accounts (id, email, email_normalized, password_hash, password_changed_at,"
+            " created_at, updated_at) SELECT gen_random_uuid(), n || '@example.com', n || '@example.com',"
+            f" '!', now(), now(), now() FROM generate_series(1, {people + 1}) AS n RETURNING 1",
+        )
+        add_endpoints(client, 20, "*")
+        assert refused(send(client, admin, "disable", expected_count=people + 1)) == (409, "count_changed")
+        query(client, "DELETE FROM accounts WHERE email = '1@example.com' RETURNING 1")
+        assert send(client, admin, "disable", expected_count=people).json()["changed"] == people
+        [told] = query(client, "SELECT count(*) FROM outbox WHERE endpoint_id IS NOT NULL")
+        assert told["count"] == MOST_MESSAGES
+
     def test_ten_thousand_at_once(self, client: TestClient, admin: dict[str, str]) -> None:
         """As many as there may be, in the time that a transaction has; one more is too many."""
         query(

@@ -404,6 +404,23 @@ class TestIfMatch:
     def test_nobody_is_not_there_whatever_the_tag(self, client: TestClient, admin: dict[str, str]) -> None:
         assert refused(self.change(client, admin, NOBODY, '"other"')) == (404, "not_found")
 
+    def test_roles_are_part_of_what_was_read(self, client: TestClient, admin: dict[str, str]) -> None:
+        person = create(client)
+        query(
+            client,
+            "INSERT INTO roles (name, created_at, updated_at)"
+            " VALUES ('a', now(), now()), ('b', now(), now()) RETURNING 1",
+        )
+        tag = client.get(f"/admin/users/{person}", headers=admin).headers["etag"]
+
+        def give(role: str, headers: dict[str, str]) -> Any:
+            return client.put(f"/admin/users/{person}/roles", headers=headers, json={"roles": [role]})
+
+        assert give("a", admin | {"If-Match": tag}).json() == {"roles": ["a"]}
+        assert refused(give("b", admin | {"If-Match": tag})) == (412, "precondition_failed")
+        assert client.get(f"/admin/users/{person}", headers=admin).json()["roles"] == ["a"]
+        assert give("b", admin).json() == {"roles": ["b"]}
+
     @pytest.mark.parametrize("parallel", [2, 8])
     def test_of_parallel_changes_one_wins(
         self, client: TestClient, admin: dict[str, str], parallel: int

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -309,7 +310,28 @@ class TestResetMfa:
 
     def test_of_nobody(self, run: Run) -> None:
         done = run("reset-mfa", "nobody@example.com")
-        assert done == Done(1, "", "No account has this e-mail address or username.")
+        assert done == Done(1, "", "No account has this id, e-mail address or username.")
+
+
+class TestWho:
+    """An operator names an account; nobody puts themselves in another one's place by their username."""
+
+    def test_an_id_that_somebody_took_as_username_is_refused(self, run: Run, query: Query) -> None:
+        run("create-user", "user@example.com", "--password-stdin", stdin=PASSWORD)
+        [account] = query("SELECT id FROM accounts")
+        taken = str(account["id"])
+        assert run("unlock", taken.upper()).status == 0
+        run("create-user", "other@example.com", "--username", taken, "--password-stdin", stdin=PASSWORD)
+        done = run("reset-mfa", taken)
+        assert done.status == 1
+        assert "give its e-mail address" in done.errors
+        assert run("reset-mfa", "user@example.com").status == 0
+
+    def test_another_spelling_of_a_uuid_is_a_username(self, run: Run, query: Query) -> None:
+        name = uuid4().hex
+        run("create-user", "user@example.com", "--username", name, "--password-stdin", stdin=PASSWORD)
+        assert run("unlock", name).status == 0
+        assert len(query("SELECT id FROM audit_events WHERE event = 'account_unlocked'")) == 1
 
 
 class TestUnlock:
@@ -326,4 +348,4 @@ class TestUnlock:
     @pytest.mark.usefixtures("database")
     def test_nobody(self, run: Run) -> None:
         done = run("unlock", "nobody@example.com")
-        assert done == Done(1, "", "No account has this e-mail address or username.")
+        assert done == Done(1, "", "No account has this id, e-mail address or username.")

@@ -3,6 +3,8 @@
 import getpass
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -58,6 +60,30 @@ class TestShowRows:
         with pytest.raises(TypeError, match="bytes is no JSON"):
             console.show_json({"a": b"x"})
 
+    def test_nothing_is_cut_where_there_is_little_room(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(console, "output", Console(width=60))
+        rows = [{name: f"{name}-{'x' * 30}" for name in ("first", "second", "third")}]
+        console.show_rows(rows, list(rows[0]), as_json=False)
+        printed = capsys.readouterr().out
+        assert "\u2026" not in printed
+        assert printed.count("x") == 90
+        assert max(map(len, printed.splitlines())) <= 60
+
+    def test_what_is_no_terminal_gets_whole_lines(self) -> None:
+        program = (
+            "from auth_manager.entrypoints.cli import console;"
+            "console.show_rows([{'a': 'x' * 200, 'b': 'y'}], ['a', 'b'], as_json=False)"
+        )
+        printed = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"COLUMNS": "60"},
+            capture_output=True,
+            check=True,
+        )
+        assert b"x" * 200 in printed.stdout
+
 
 class TestSay:
     def test_nothing_that_a_terminal_obeys(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +109,26 @@ class TestShowFacts:
     def test_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         console.show_facts({"rows": 7}, as_json=True)
         assert capsys.readouterr().out == '{"rows": 7}\n'
+
+
+class TestRequireText:
+    def test_what_a_shell_handed_on_is_no_text(self) -> None:
+        console.require_text(["roles", "create", "\u00e9"])
+        with pytest.raises(ConfigurationError, match="argument 2 "):
+            console.require_text(["roles", os.fsdecode(b"\xff")])
+
+
+class TestParseObject:
+    def test_as_the_body_of_a_request(self) -> None:
+        assert console.parse_object("--claims", '{"a": ["\u00e9", 1.5]}') == {"a": ["\u00e9", 1.5]}
+        assert console.parse_object("--claims", None) is None
+
+    @pytest.mark.parametrize(
+        "text", ["[]", "{", '{"a": NaN}', '{"a": "\udcff"}', '{"a": 1, "a": 1}'], ids=ascii
+    )
+    def test_what_is_none(self, text: str) -> None:
+        with pytest.raises(ConfigurationError, match="--claims takes a JSON object"):
+            console.parse_object("--claims", text)
 
 
 @pytest.mark.parametrize(("as_json", "out"), [(False, "done\n"), (True, '{"id": 1}\n')])

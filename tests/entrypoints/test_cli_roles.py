@@ -121,7 +121,22 @@ class TestRoles:
         assert [one["name"] for one in (*first["items"], *second["items"])] == ["admin", "support"]
         assert second["next_cursor"] is None
 
-    @pytest.mark.parametrize("claims", ["[1]", "{", "plan", "[" * 9999], ids=["list", "cut", "word", "deep"])
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            "[1]",
+            "{",
+            "plan",
+            "[" * 9999,
+            '{"a": NaN}',
+            '{"a": 1e999}',
+            '{"a": "\\u0000"}',
+            '{"a": "\\ud800"}',
+            '{"a": 1, "a": 2}',
+            '{"a": ' + "[" * 32 + "]" * 32 + "}",
+        ],
+        ids=["list", "cut", "word", "deep", "nan", "infinite", "nul", "surrogate", "twice", "levels"],
+    )
     def test_claims_that_are_no_object(self, run: Run, claims: str) -> None:
         done = run("roles", "create", "support", "--claims", claims)
         assert (done.status, done.output) == (console.EXIT_MISCONFIGURED, "")

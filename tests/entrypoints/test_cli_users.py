@@ -117,7 +117,9 @@ class TestCreate:
             (["no address"], 1, "/email"),
             (["x@example.com", "--role", "nonesuch"], 1, "no such role"),
             (["x@example.com", "--attributes", "[]"], 2, "a JSON object"),
-            (["x@example.com", "--attributes", "{"], 2, "a JSON object"),
+            (["x@example.com", "--attributes", "{"], 2, "--attributes takes a JSON object"),
+            (["x@example.com", "--attributes", "[" * 9999], 2, "--attributes takes a JSON object"),
+            (["x@example.com", "--display-name", "\udcff"], 2, "argument 5 is not UTF-8"),
             ([EMAIL], 1, "exists"),
         ],
     )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +83,23 @@ def make(run: Run, *options: str) -> dict[str, Any]:
     assert made.status == 0, made.errors
     facts: dict[str, Any] = made.facts
     return facts
+
+
+class TestTables:
+    def test_a_secret_is_whole_where_there_is_little_room(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is told this once."""
+        monkeypatch.setattr(console, "output", Console(width=40))
+        made = run("create", URL)
+        assert re.search(r"secret whsec_[A-Za-z0-9+/]{43}=$", made.output)
+
+    def test_why_an_endpoint_is_disabled(self, run: Run) -> None:
+        endpoint_id = make(run)["id"]
+        run("change", endpoint_id, "--disable")
+        listed = run("list").output
+        assert "disabled_reason" in listed
+        assert "administrator" in listed
 
 
 class TestWebhooks:

@@ -358,6 +358,25 @@ class TestRoles:
         assert len(roles) == 49
         assert "r50" in service.grant_role(resources, operator(), found, "r50")
 
+    def test_claims_are_as_large_as_the_database_writes_them(self, resources: Resources) -> None:
+        """Or no later change of the role could be stored."""
+        with pytest.raises(InvalidFields, match="invalid") as caught:
+            service.create_role(resources, operator(), None, "big", RoleFields(claims={"a": [1e300] * 5}))
+        assert [error.code for error in caught.value.errors] == ["claims_too_large"]
+        largest = RoleFields(claims={"a": [1e300, 1e-300, 1e300], "b": "x" * 100})
+        service.create_role(resources, operator(), None, "large", largest)
+        patch = RolePatch(
+            description="x", claims=service.get_role(resources, operator(), None, "large").claims
+        )
+        assert service.change_role(resources, operator(), None, "large", patch).description == "x"
+
+    def test_those_that_every_new_account_has_do_not_count(self, resources: Resources) -> None:
+        for number in range(51):
+            fields = RoleFields(is_default=number < 2)
+            service.create_role(resources, operator(), None, f"r{number}", fields)
+        somebody = give(person(resources), *[f"r{number}" for number in range(51)])
+        assert len(service.grant_role(resources, operator(), somebody, "admin")) == 52
+
 
 def _admins(resources: Resources) -> list[dict[str, Any]]:
     with resources.database.one_trip() as connection:

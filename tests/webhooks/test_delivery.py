@@ -17,13 +17,13 @@ from tests.mail.scenes import write
 from tests.webhooks.conftest import Hooks, operator
 from tests.webhooks.receivers import Receiver, serve, serve_badly
 
-from auth_manager import outbox
+from auth_manager import outbox, sealed_values
 from auth_manager.entrypoints import server
 from auth_manager.maintenance import relay_outbox
 from auth_manager.outbound_http import Answer, CannotPost
 from auth_manager.resources import Resources
 from auth_manager.secret_keys import SecretKeys
-from auth_manager.webhooks import Endpoint, messages, service
+from auth_manager.webhooks import SECRET_PURPOSE, Endpoint, messages, service
 from auth_manager.webhooks.delivery import (
     FAILING,
     JITTER,
@@ -129,6 +129,21 @@ class TestSignature:
         hooks.happen()
         hooks.delivery = replace(hooks.delivery, post=post)
         deliver(hooks)
+        assert log_of(hooks, made.endpoint.id) == [("pending", 1, None, "internal_error")]
+
+    @pytest.mark.parametrize("stored", [b"\xff\xfe", b"whsec_none"], ids=["no text", "no secret"])
+    def test_a_secret_that_is_none_is_a_failure(
+        self, hooks: Hooks, receiver: Receiver, stored: bytes
+    ) -> None:
+        """It would come for ever otherwise, and hold up those behind it."""
+        made = hooks.create(receiver.url)
+        sealed = sealed_values.seal(
+            hooks.delivery.secret_keys, SECRET_PURPOSE, stored, bound_to=made.endpoint.id.bytes
+        )
+        hooks.query("UPDATE webhook_endpoints SET secret = %(sealed)s RETURNING 1", {"sealed": sealed})
+        hooks.happen()
+        deliver(hooks)
+        assert receiver.received == []
         assert log_of(hooks, made.endpoint.id) == [("pending", 1, None, "internal_error")]
 
     def test_secrets_are_sealed(self, hooks: Hooks, receiver: Receiver) -> None:
@@ -290,6 +305,25 @@ class TestOnce:
         for thread in threads:
             thread.join()
         assert len(receiver.received) == 1
+
+    @pytest.mark.parametrize("answer", [204, 500])
+    @pytest.mark.parametrize("attempt", [1, 10], ids=["first", "last"])
+    def test_a_replay_during_an_attempt_is_not_lost(self, hooks: Hooks, answer: int, attempt: int) -> None:
+        """What becomes of that attempt is no word on the one that was asked for meanwhile."""
+        made = hooks.create("https://hooks.example.com/")
+        hooks.happen()
+        [message] = hooks.messages()
+        hooks.query("UPDATE outbox SET tries = %(tries)s RETURNING 1", {"tries": attempt - 1})
+
+        def replay_then(url: str, headers: dict[str, str], body: bytes) -> Answer:
+            del url, headers, body
+            service.replay(hooks.resources, operator(), None, made.endpoint.id, message["id"])
+            return Answer(answer)
+
+        deliver_one(replace(hooks.delivery, post=replay_then), message["id"], now=now())
+        assert log_of(hooks, made.endpoint.id)[0][:2] == ("pending", 0)
+        deliver_one(replace(hooks.delivery, post=lambda *_: Answer(204)), message["id"], now=now())
+        assert log_of(hooks, made.endpoint.id) == [("delivered", 1, 204, None)]
 
     def test_two_that_take_what_is_due(self, hooks: Hooks, receiver: Receiver) -> None:
         hooks.create(receiver.url)

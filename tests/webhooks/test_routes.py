@@ -1,6 +1,7 @@
 """Endpoints over HTTP; who may call what, tests/project/test_authorization.py shows."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -150,6 +151,63 @@ class TestChange:
         made = make(api)
         assert code(api.patch(f"/admin/webhooks/{made['id']}", json=body)) == (422, "invalid_fields")
         assert api.get(f"/admin/webhooks/{made['id']}").json()["url"] == URL
+
+
+class TestIfMatch:
+    """RFC 9110 section 13.1.1."""
+
+    def test_only_what_was_read(self, api: TestClient) -> None:
+        made = api.post("/admin/webhooks", json={"url": URL})
+        path, old = f"/admin/webhooks/{made.json()['id']}", {"If-Match": made.headers["etag"]}
+        assert api.get(path).headers["etag"] == made.headers["etag"]
+        first = api.patch(path, headers=old, json={"description": "first"})
+        assert first.status_code == 200
+        assert code(api.patch(path, headers=old, json={"description": "second"})) == (
+            412,
+            "precondition_failed",
+        )
+        assert code(api.delete(path, headers=old)) == (412, "precondition_failed")
+        assert api.get(path).json() == first.json()
+        assert len(events(api)) == 2
+        assert api.delete(path, headers={"If-Match": first.headers["etag"]}).status_code == 204
+
+    def test_nobody_is_not_there_whatever_the_tag(self, api: TestClient) -> None:
+        answer = api.patch(f"/admin/webhooks/{uuid4()}", headers={"If-Match": '"x"'}, json={})
+        assert code(answer) == (404, "not_found")
+
+    def test_another_secret_is_another_tag(self, api: TestClient) -> None:
+        made = api.post("/admin/webhooks", json={"url": URL})
+        path = f"/admin/webhooks/{made.json()['id']}"
+        rotated = api.post(f"{path}/rotate-secret")
+        assert rotated.headers["etag"] == api.get(path).headers["etag"] != made.headers["etag"]
+
+    def test_a_repeated_request_has_the_tag_too(self, api: TestClient) -> None:
+        answers = [
+            api.post("/admin/webhooks", json={"url": URL}, headers={"Idempotency-Key": "k"}) for _ in range(2)
+        ]
+        assert answers[0].headers["etag"] == answers[1].headers["etag"]
+
+    def test_a_failed_delivery_is_no_change(self, api: TestClient, hooks: Hooks, receiver: Receiver) -> None:
+        made = make(api, receiver.url)
+        path = f"/admin/webhooks/{made['id']}"
+        tag = api.get(path).headers["etag"]
+        receiver.answers = [500]
+        api.post(f"{path}/test")
+        deliver(hooks)
+        assert api.get(path).json()["failing_since"]
+        assert api.patch(path, headers={"If-Match": tag}, json={"enabled": True}).status_code == 200
+
+    def test_of_parallel_changes_one_wins(self, api: TestClient) -> None:
+        path = f"/admin/webhooks/{make(api)['id']}"
+        for _ in range(3):
+            tag = api.get(path).headers["etag"]
+
+            def change(number: int, tag: str = tag) -> int:
+                body = {"description": f"{number}"}
+                return int(api.patch(path, headers={"If-Match": tag}, json=body).status_code)
+
+            with ThreadPoolExecutor(8) as pool:
+                assert sorted(pool.map(change, range(8))) == [200, *[412] * 7]
 
 
 class TestNobody:

@@ -262,18 +262,18 @@ def _check(resources: Resources, registration: Registration) -> tuple[str, str |
 def attribute_errors(attributes: dict[str, Any] | None) -> list[FieldError]:
     """Return what is wrong with attributes; ValueError for what is no JSON at all."""
     size = len(json.dumps(attributes or {}, separators=(",", ":"), ensure_ascii=False).encode())
-    if size + _growth(attributes) <= MAXIMUM_ATTRIBUTES:
+    if size + growth_in_database(attributes) <= MAXIMUM_ATTRIBUTES:
         return []
     return [FieldError("/attributes", "attributes_too_large", f"Over {MAXIMUM_ATTRIBUTES} bytes as JSON.")]
 
 
-def _growth(value: object) -> int:
+def growth_in_database(value: object) -> int:
     """Count the bytes that numbers gain in the database, which writes 9e307 with all its zeros."""
     if isinstance(value, float):
         return len(format(Decimal(repr(value)), "f")) - len(repr(value))
     if isinstance(value, dict):
-        return sum(_growth(item) for item in value.values())
-    return sum(_growth(item) for item in value) if isinstance(value, list) else 0
+        return sum(map(growth_in_database, value.values()))
+    return sum(map(growth_in_database, value)) if isinstance(value, list) else 0
 
 
 def _reserve_registration(resources: Resources, origin: Origin, email_normalized: str) -> tuple[str, ...]:

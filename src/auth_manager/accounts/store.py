@@ -153,28 +153,44 @@ def find_by_live_session(connection: Connection, claims: AccessClaims, now: date
     return account_from(row) if row else None
 
 
-def find_id(
-    connection: Connection, *, email_normalized: str | None, username_normalized: str | None
-) -> UUID | None:
-    """Return whose e-mail or username this is."""
-    row = connection.fetch_one(
-        "SELECT id FROM accounts WHERE email_normalized = %(email)s OR username_normalized = %(username)s",
-        {"email": email_normalized, "username": username_normalized},
+def is_taken(connection: Connection, email_normalized: str) -> bool:
+    """Tell, in one round trip, whether an account has this address."""
+    return bool(
+        connection.fetch_all(
+            "SELECT 1 FROM accounts WHERE email_normalized = %(email)s", {"email": email_normalized}
+        )
     )
-    return row["id"] if row else None
 
 
 def get_id(connection: Connection, identifier: str) -> UUID:
-    """Return whose e-mail or username this is, as an operator types it.
+    """Return whose id, e-mail address or username this is, as an operator types it; in one round trip.
 
     Raises:
-        NotFound: nobody's.
+        NotFound: nobody's; or the id of one account, which another one took as its username.
     """
     email, username = parse_identifier(identifier)
-    account_id = find_id(connection, email_normalized=email, username_normalized=username)
-    if account_id is None:
-        raise NotFound("No account has this e-mail address or username.")
-    return account_id
+    rows = connection.fetch_all(
+        """
+        SELECT id FROM accounts
+        WHERE email_normalized = %(email)s OR username_normalized = %(username)s OR id = %(id)s
+        """,
+        {"email": email, "username": username, "id": _read_id(identifier)},
+    )
+    if not rows:
+        raise NotFound("No account has this id, e-mail address or username.")
+    if len(rows) > 1:
+        raise NotFound("One account has this id and another one this username: give its e-mail address.")
+    found: UUID = rows[0]["id"]
+    return found
+
+
+def _read_id(text: str) -> UUID | None:
+    """Read an id as we write it: other spellings of a UUID may well be usernames."""
+    try:
+        account_id = UUID(text)
+    except ValueError:
+        return None
+    return account_id if str(account_id) == text.lower() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from auth_manager.errors import (
 from auth_manager.sessions import Session
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import answer_once, no_content, respond
+from auth_manager.web.idempotent import Administrator, answer_once, no_content, respond
 from auth_manager.web.problems import WITH_DATABASE, WITH_IDEMPOTENCY_KEY, WITH_TOKEN, responses
 
 router = APIRouter(prefix="/admin", tags=["administration"])
@@ -100,7 +100,14 @@ async def disable_user(
 ) -> Response:
     """End the user's sessions and let them open none, until enabled again."""
     return await answer_once(
-        call, request, idempotency_key, str(claims.sid), no_content, service.disable, claims, account_id
+        call,
+        request,
+        idempotency_key,
+        Administrator(claims, "users:write"),
+        no_content,
+        service.disable,
+        claims,
+        account_id,
     )
 
 
@@ -120,7 +127,14 @@ async def enable_user(
 ) -> Response:
     """Let a disabled user sign in again; an erasure that the user asked for is called off."""
     return await answer_once(
-        call, request, idempotency_key, str(claims.sid), no_content, service.enable, claims, account_id
+        call,
+        request,
+        idempotency_key,
+        Administrator(claims, "users:write"),
+        no_content,
+        service.enable,
+        claims,
+        account_id,
     )
 
 
@@ -140,7 +154,14 @@ async def unlock_user(
 ) -> Response:
     """Forget the failed attempts, so that the user can try again at once."""
     return await answer_once(
-        call, request, idempotency_key, str(claims.sid), no_content, service.unlock, claims, account_id
+        call,
+        request,
+        idempotency_key,
+        Administrator(claims, "users:write"),
+        no_content,
+        service.unlock,
+        claims,
+        account_id,
     )
 
 
@@ -163,7 +184,7 @@ async def start_recovery(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "users:write"),
         no_content,
         service.start_recovery,
         claims,
@@ -187,7 +208,14 @@ async def log_user_out(
 ) -> Response:
     """End every session of the user."""
     return await answer_once(
-        call, request, idempotency_key, str(claims.sid), no_content, service.log_out, claims, account_id
+        call,
+        request,
+        idempotency_key,
+        Administrator(claims, "users:write"),
+        no_content,
+        service.log_out,
+        claims,
+        account_id,
     )
 
 
@@ -207,7 +235,14 @@ async def reset_mfa(
 ) -> Response:
     """For a user who lost them all: the sessions end, and the user is told by mail."""
     return await answer_once(
-        call, request, idempotency_key, str(claims.sid), no_content, service.reset_mfa, claims, account_id
+        call,
+        request,
+        idempotency_key,
+        Administrator(claims, "users:write"),
+        no_content,
+        service.reset_mfa,
+        claims,
+        account_id,
     )
 
 

@@ -13,7 +13,7 @@ from auth_manager.directory.routes import Prefix, RoleName
 from auth_manager.errors import CountChanged, Forbidden, LastAdministrator, RecentAuthenticationRequired
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once
+from auth_manager.web.idempotent import Administrator, Answer, answer_once
 from auth_manager.web.problems import (
     WITH_BODY,
     WITH_DATABASE,
@@ -110,7 +110,7 @@ async def act_on_many(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "users:write"),
         _answer,
         service.act_or_count,
         claims,

@@ -11,6 +11,7 @@ from auth_manager.accounts import store as accounts_store
 from auth_manager.administrators import Actor, actor, authorize
 from auth_manager.audit import Origin
 from auth_manager.bulk_actions import Action, store
+from auth_manager.bulk_actions.store import Found
 from auth_manager.database import Connection
 from auth_manager.directory import Filter
 from auth_manager.errors import CountChanged
@@ -23,6 +24,9 @@ from auth_manager.tokens import AccessClaims
 
 MAXIMUM = 10_000
 """Accounts that are changed in one transaction: within the time that a statement has."""
+
+MOST_MESSAGES = 30_000
+"""Messages to webhook endpoints that one transaction writes: in half the time that a statement has."""
 
 LOOKED_AT = 2 * MAXIMUM
 """Accounts that are locked: those that are spared are, too."""
@@ -113,7 +117,8 @@ def act(
     """Do it, if so many accounts are meant; all in one transaction of two round trips.
 
     Raises:
-        CountChanged: other than `expected_count` are meant now, or more than MAXIMUM.
+        CountChanged: other than `expected_count` are meant now, or more than MAXIMUM, or their events would
+            make more than MOST_MESSAGES.
         LastAdministrator: nobody would be left who may administer.
         InvalidFields: there is no such role, or the filter's `email` is no address.
         Forbidden: as for administrators.authorize; or the role gives what the caller lacks.
@@ -132,14 +137,17 @@ def act(
             resources.settings,
             bulk.wanted,
             bulk.action,
+            event=EVENTS[bulk.action],
             role=bulk.role,
             actor_id=claims.sub if claims else None,
             limit=LOOKED_AT,
         )
         meant = [account.id for account in found if not account.spared]
-        changed = [account.id for account in found if account.changes and not account.spared]
+        changes = [account for account in found if account.changes and not account.spared]
         if len(meant) != expected_count or len(found) == LOOKED_AT:
             raise CountChanged
+        _refuse_too_many_messages(changes)
+        changed = [account.id for account in changes]
         if claims:
             store.require_still_below(connection, claims.sub, meant)
         _change(connection, origin, bulk, changed, actor(claims))
@@ -166,6 +174,15 @@ def act(
         administrator_id=claims.sub if claims else None,
     )
     return outcome
+
+
+def _refuse_too_many_messages(changes: list[Found]) -> None:
+    endpoints = max((account.messages for account in changes), default=0)
+    if len(changes) * endpoints > MOST_MESSAGES:
+        raise CountChanged(
+            f"At most {MOST_MESSAGES // endpoints} accounts at a time while {endpoints} webhook endpoints"
+            " are told of each; narrow the filter."
+        )
 
 
 def _change(

@@ -34,11 +34,15 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An account that matches, locked. `changes`: the act makes a difference to it."""
+    """An account that matches, locked.
+
+    `changes`: the act makes a difference to it; `messages`: so many endpoints of webhooks are then told.
+    """
 
     id: UUID
     spared: bool
     changes: bool
+    messages: int
 
 
 def count(
@@ -61,11 +65,15 @@ def lock_matching(
     wanted: Filter,
     action: Action,
     *,
+    event: str,
     role: str | None,
     actor_id: UUID | None,
     limit: int,
 ) -> list[Found]:
-    """Lock and return accounts that match, in one round trip; by id, so that two bulk actions queue up."""
+    """Lock and return accounts that match, in one round trip; by id, so that two bulk actions queue up.
+
+    `event` is the one of each that changes, and makes a message for every webhook endpoint that asks for it.
+    """
     rows = connection.fetch_all(
         f"""
         SELECT accounts.id, {_SPARED} AS spared,
@@ -75,18 +83,21 @@ def lock_matching(
                                ELSE (%(action)s = 'assign_role') <> EXISTS (
                                    SELECT FROM account_roles
                                    WHERE account_id = accounts.id AND account_roles.role = %(wanted_role)s)
-               END AS changes
+               END AS changes,
+               (SELECT count(*) FROM webhook_endpoints
+                WHERE disabled_at IS NULL AND types && ARRAY[webhook_type_of(%(event)s), '*']) AS messages
         FROM accounts WHERE {MATCHES} ORDER BY accounts.id LIMIT %(limit)s FOR UPDATE
         """,  # noqa: S608 -- constants
         {
             **parameters_of(wanted, settings),
             "action": action,
+            "event": event,
             "wanted_role": role,
             "actor_id": actor_id,
             "limit": limit,
         },
     )
-    return [Found(row["id"], row["spared"], row["changes"]) for row in rows]
+    return [Found(row["id"], row["spared"], row["changes"], row["messages"]) for row in rows]
 
 
 def require_still_below(connection: Connection, actor_id: UUID, account_ids: Sequence[UUID]) -> None:

@@ -1,4 +1,4 @@
-"""GET, POST /admin/users; GET, PATCH, DELETE /admin/users/{id}."""
+"""GET, POST /admin/users; GET, PATCH, DELETE /admin/users/{id}; PUT /admin/users/{id}/roles."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from auth_manager import account_roles
 from auth_manager.accounts.routes import Attributes, DisplayName, Username
 from auth_manager.accounts.service import ProfilePatch
 from auth_manager.directory import Entry, Filter, Status, service
@@ -22,7 +23,7 @@ from auth_manager.errors import (
 )
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once, respond
+from auth_manager.web.idempotent import Administrator, Answer, answer_once, respond
 from auth_manager.web.preconditions import IfMatch, entity_tag, entity_tags
 from auth_manager.web.problems import (
     WITH_BODY,
@@ -102,7 +103,17 @@ class CreationRequest(BaseModel):
     display_name: DisplayName | None = None
     locale: Locale | None = None
     attributes: Attributes | None = None
-    roles: Annotated[list[RoleName], Field(max_length=50, description="Besides the default ones")] = []
+    roles: Annotated[
+        list[RoleName], Field(max_length=account_roles.MAXIMUM, description="Besides the default ones")
+    ] = []
+
+
+class RolesRequest(BaseModel):
+    """All roles of a user."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    roles: Annotated[list[RoleName], Field(max_length=2 * account_roles.MAXIMUM)]
 
 
 class ChangeRequest(BaseModel):
@@ -192,7 +203,14 @@ async def create_user(
         roles=tuple(body.roles),
     )
     return await answer_once(
-        call, request, idempotency_key, str(claims.sid), _created, service.create_entry, claims, new
+        call,
+        request,
+        idempotency_key,
+        Administrator(claims, "users:write"),
+        _created,
+        service.create_entry,
+        claims,
+        new,
     )
 
 
@@ -241,6 +259,34 @@ async def change_user(
     patch = EntryPatch(profile=profile, email=body.email, email_verified=body.email_verified)
     tags = entity_tags(if_match)
     return _answer(await call(service.change_entry, claims, account_id, patch, tags=tags))
+
+
+@router.put(
+    f"{ONE}/roles",
+    summary="Give a user exactly these roles",
+    response_model=RolesRequest,
+    responses=responses(
+        WITH_TOKEN,
+        WITH_BODY,
+        WITH_DATABASE,
+        RecentAuthenticationRequired,
+        Forbidden,
+        NotFound,
+        LastAdministrator,
+        PreconditionFailed,
+    ),
+)
+async def set_roles(
+    account_id: UUID,
+    body: RolesRequest,
+    call: CurrentCall,
+    claims: CurrentClaims,
+    if_match: IfMatch = None,
+) -> Response:
+    """Replace the roles of a user; the last administrator keeps theirs."""
+    roles = await call(service.set_roles, claims, account_id, body.roles, tags=entity_tags(if_match))
+    view = RolesRequest.model_construct(roles=list(roles))
+    return respond((200, view.model_dump_json().encode()))
 
 
 @router.delete(

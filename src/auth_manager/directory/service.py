@@ -26,6 +26,7 @@ from auth_manager.permissions import keep_an_administrator
 from auth_manager.proofs import lifetime, parse_email
 from auth_manager.recovery.service import mail_reset
 from auth_manager.resources import Resources
+from auth_manager.roles import service as roles_service
 from auth_manager.tokens import AccessClaims
 from auth_manager.verification.service import OF_THE_OLD_ADDRESS, mask
 
@@ -101,13 +102,10 @@ def find_id(resources: Resources, identifier: str) -> UUID:
     """Return whose id, e-mail address or username this is, as an operator types it.
 
     Raises:
-        NotFound: nobody's.
+        NotFound: nobody's, or two accounts'.
     """
-    try:
-        return UUID(identifier)
-    except ValueError:
-        with resources.database.one_trip() as connection:
-            return accounts_store.get_id(connection, identifier)
+    with resources.database.one_trip() as connection:
+        return accounts_store.get_id(connection, identifier)
 
 
 def create_entry(
@@ -274,6 +272,30 @@ def _change_email(
         unverified_only=True,
     )
     return [notice.id, proof.id]
+
+
+def set_roles(
+    resources: Resources,
+    origin: Origin,
+    claims: AccessClaims | None,
+    account_id: UUID,
+    roles: Sequence[str],
+    *,
+    tags: Sequence[str] | None = None,
+) -> Sequence[str]:
+    """Give an account these roles and no others; with `tags` only while one of them is its entry's.
+
+    Raises:
+        PreconditionFailed: it was changed since `tags` were told.
+        InvalidFields, NotFound, LastAdministrator, Forbidden, RecentAuthenticationRequired, SessionEnded: as
+            for roles.service.set_roles.
+    """
+
+    def guard(connection: Connection) -> None:
+        if tags is not None:
+            store.require_tag(connection, account_id, tags)
+
+    return roles_service.set_roles(resources, origin, claims, account_id, roles, guard=guard)
 
 
 def delete_entry(resources: Resources, origin: Origin, claims: AccessClaims | None, account_id: UUID) -> None:

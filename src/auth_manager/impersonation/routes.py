@@ -12,7 +12,7 @@ from auth_manager.impersonation import service
 from auth_manager.impersonation.service import Impersonation
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once
+from auth_manager.web.idempotent import Administrator, Answer, answer_once
 from auth_manager.web.problems import (
     WITH_BODY,
     WITH_DATABASE,
@@ -82,7 +82,7 @@ async def impersonate(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "users:impersonate"),
         _answer,
         service.impersonate,
         claims,

@@ -19,7 +19,7 @@ from auth_manager.invitations import service
 from auth_manager.invitations.service import Acceptance
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once
+from auth_manager.web.idempotent import Administrator, Answer, answer_once
 from auth_manager.web.problems import WITH_BODY, WITH_DATABASE, WITH_IDEMPOTENCY_KEY, WITH_TOKEN, responses
 from auth_manager.web.proofs import Email, LinkFields, Locale
 
@@ -87,7 +87,7 @@ async def invite(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "invitations:write"),
         _invited,
         service.invite,
         body.email,

@@ -79,7 +79,7 @@ def invite(
         account_roles.require_known(connection, roles)
         if claims is not None:
             account_roles.require_roles_permitted(connection, claims.sub, roles)
-        if accounts_store.find_id(connection, email_normalized=email_normalized, username_normalized=None):
+        if accounts_store.is_taken(connection, email_normalized):
             raise EmailTaken
         one_time_secrets.add(connection, secret, now=origin.now)
         outbox.add(connection, message, recipient=email, locale=locale)

@@ -2,15 +2,12 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Self
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auth_manager import account_roles
 from auth_manager.errors import (
     Forbidden,
-    LastAdministrator,
     NotFound,
     PreconditionFailed,
     RecentAuthenticationRequired,
@@ -21,7 +18,7 @@ from auth_manager.roles import Role, service, tag_of
 from auth_manager.roles.service import MAXIMUM_PERMISSIONS, RoleFields, RolePatch
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once, respond
+from auth_manager.web.idempotent import Administrator, Answer, answer_once, respond
 from auth_manager.web.preconditions import IfMatch, entity_tag, entity_tags
 from auth_manager.web.problems import (
     WITH_BODY,
@@ -112,14 +109,6 @@ class RoleChange(BaseModel):
         return self
 
 
-class AccountRoles(BaseModel):
-    """All roles of a user."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    roles: Annotated[list[Name], Field(max_length=account_roles.MAXIMUM)]
-
-
 def _created(role: Role) -> Answer:
     return 201, RoleView.of(role).model_dump_json().encode()
 
@@ -177,7 +166,7 @@ async def create_role(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "roles:write"),
         _created,
         service.create_role,
         claims,
@@ -245,26 +234,3 @@ async def delete_role(
     """Delete a role and take it from all who have it."""
     await call(service.delete_role, claims, name, tags=entity_tags(if_match))
     return Response(status_code=204)
-
-
-@router.put(
-    "/users/{account_id}/roles",
-    summary="Give a user exactly these roles",
-    response_model=AccountRoles,
-    responses=responses(
-        WITH_TOKEN,
-        WITH_BODY,
-        WITH_DATABASE,
-        RecentAuthenticationRequired,
-        Forbidden,
-        NotFound,
-        LastAdministrator,
-    ),
-)
-async def set_roles(
-    account_id: UUID, body: AccountRoles, call: CurrentCall, claims: CurrentClaims
-) -> Response:
-    """Replace the roles of a user; the last administrator keeps theirs."""
-    roles = await call(service.set_roles, claims, account_id, body.roles)
-    view = AccountRoles.model_construct(roles=list(roles))
-    return respond((200, view.model_dump_json().encode()))

@@ -6,13 +6,14 @@ operator on the command line (`claims` None) may do everything but take the last
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from auth_manager import account_roles, audit
 from auth_manager.accounts import store as accounts_store
+from auth_manager.accounts.service import growth_in_database
 from auth_manager.accounts.store import later
 from auth_manager.administrators import actor, authorize, authorize_over
 from auth_manager.audit import Origin
@@ -36,7 +37,7 @@ from auth_manager.tokens import AccessClaims
 MAXIMUM_PERMISSIONS = 100
 """Of one role."""
 MAXIMUM_CLAIMS_BYTES = 1024
-"""Of one role, as compact JSON."""
+"""Of one role, as compact JSON, with numbers as the database writes them."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
 _PERMISSION = re.compile(r"(?=.{3,64}\Z)[a-z][a-z0-9_.-]*(?::[a-z0-9_.-]+)+")
@@ -217,9 +218,17 @@ def delete_role(
 
 
 def set_roles(
-    resources: Resources, origin: Origin, claims: AccessClaims | None, account_id: UUID, roles: Sequence[str]
+    resources: Resources,
+    origin: Origin,
+    claims: AccessClaims | None,
+    account_id: UUID,
+    roles: Sequence[str],
+    *,
+    guard: Callable[[Connection], None] = lambda _connection: None,
 ) -> Sequence[str]:
     """Give an account these roles and no others; return them sorted. Two round trips.
+
+    `guard` queues what else must hold of the account, once it is locked.
 
     Raises:
         InvalidFields: there is no such role, or too many.
@@ -230,6 +239,7 @@ def set_roles(
     """
     with resources.database.transaction() as connection:
         authorize_over(resources, connection, origin, claims, "users:write", account_id)
+        guard(connection)
         held = _find(connection, account_id, roles)
         return _replace(connection, origin, claims, account_id, set(roles), held)
 
@@ -329,7 +339,9 @@ def _check(role: Role) -> None:
             check_name(name)
     except ValueError as error:
         wrong.append(FieldError("/claims", "claim_invalid", str(error)))
-    if len(json.dumps(dict(role.claims), separators=(",", ":"))) > MAXIMUM_CLAIMS_BYTES:
+    claims = dict(role.claims)
+    size = len(json.dumps(claims, separators=(",", ":"))) + growth_in_database(claims)
+    if size > MAXIMUM_CLAIMS_BYTES:
         wrong.append(FieldError("/claims", "claims_too_large", f"Over {MAXIMUM_CLAIMS_BYTES} bytes as JSON."))
     if wrong:
         raise InvalidFields(errors=wrong)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
 from fastapi import Request, Response
@@ -10,13 +11,23 @@ from auth_manager import idempotency
 from auth_manager.audit import Origin
 from auth_manager.database import Connection
 from auth_manager.errors import DatabaseUnavailable
+from auth_manager.permissions import require_administrator
 from auth_manager.resources import Resources
+from auth_manager.tokens import AccessClaims
 from auth_manager.web.calls import JSON, Call
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Answer = tuple[int, bytes]
 """HTTP status and JSON body; a body of no bytes is no body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Administrator:
+    """Who may replay what an administrator did: who has the session, and may still do it."""
+
+    claims: AccessClaims
+    permission: str
 
 
 def respond(answer: Answer) -> Response:
@@ -34,7 +45,7 @@ async def answer_once(
     call: Call,
     request: Request,
     key: str | None,
-    subject: str,
+    subject: str | Administrator,
     render: Callable[[T], Answer],
     service: Callable[Concatenate[Resources, Origin, P], T],
     *args: P.args,
@@ -42,12 +53,14 @@ async def answer_once(
 ) -> Response:
     """Run a service that takes `record`, at most once for each key of a subject.
 
-    `subject` is who may replay the answer: an account id, or "" before anyone is known.
+    `subject` is who may replay the answer: a session's id, "" before anyone is known, or an administrator, of
+    whom the answer asks each time what the act itself did: whether they still may (ASVS 8.3.2).
     """
     if key is None:
         return respond(render(await call(service, *args, **kwargs)))
     body = await request.body()
-    scope = f"{request.method} {request.scope['path']} {subject}"
+    replayed_to = str(subject.claims.sid) if isinstance(subject, Administrator) else subject
+    scope = f"{request.method} {request.scope['path']} {replayed_to}"
 
     def run() -> Answer:
         held = idempotency.claim(
@@ -59,8 +72,16 @@ async def answer_once(
             now=call.origin.now,
         )
         if isinstance(held, idempotency.Replay):
+            if isinstance(subject, Administrator):
+                _require_still(subject)
             return int(held.answer[:3]), held.answer[3:]
         return _run_recorded(held)
+
+    def _require_still(administrator: Administrator) -> None:
+        with call.resources.database.one_trip() as connection:
+            require_administrator(
+                call.resources, connection, call.origin, administrator.claims, administrator.permission
+            )
 
     def _run_recorded(held: idempotency.Claim) -> Answer:
         recorded: list[Answer] = []

@@ -1,7 +1,7 @@
 """Webhooks: what happens to accounts and sessions, posted to the endpoints of a customer's own systems."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
@@ -55,6 +55,16 @@ class Endpoint:
     previous_secret_until: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def tag(self) -> str:
+        """What changes with every change that is made to it, not with how deliveries fare."""
+        return tag_of(self.updated_at)
+
+
+def tag_of(updated_at: datetime) -> str:
+    """Return the tag of what was changed last at this time, as `store.require_tag` writes it."""
+    return updated_at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,28 +153,31 @@ def _deliver(delivery: WebhookDelivery, message: Message, *, now: datetime) -> N
 def _attempt(delivery: WebhookDelivery, message: Message, now: datetime) -> tuple[int | None, str | None]:
     """Return the answer's status, if there is an answer, and why it is a failure, if it is one."""
     try:
-        secrets = [
-            sealed_values.open_value(
-                delivery.secret_keys, SECRET_PURPOSE, sealed, bound_to=message.endpoint_id.bytes
-            ).decode()
-            for sealed in message.sealed_secrets
-        ]
+        status = _sign_and_post(delivery, message, now)
     except CannotOpen:
         return None, "secret_unreadable"
-    body = json.dumps(message.payload, separators=(",", ":")).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": f"Auth-Manager/{__version__}",
-        **standard_webhooks.headers(secrets, str(message.id), now, body),
-    }
-    try:
-        status = delivery.post(message.url, headers, body).status
     except CannotPost as error:
         return None, error.reason
     except Exception as error:  # noqa: BLE001 -- a defect of ours counts as a failure, or it would come for ever
         log_failure("webhook_broken", error, message_id=message.id, webhook_id=message.endpoint_id)
         return None, "internal_error"
     return status, None if status in _SUCCESS else f"status_{status}"
+
+
+def _sign_and_post(delivery: WebhookDelivery, message: Message, now: datetime) -> int:
+    secrets = [
+        sealed_values.open_value(
+            delivery.secret_keys, SECRET_PURPOSE, sealed, bound_to=message.endpoint_id.bytes
+        ).decode()
+        for sealed in message.sealed_secrets
+    ]
+    body = json.dumps(message.payload, separators=(",", ":")).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"Auth-Manager/{__version__}",
+        **standard_webhooks.headers(secrets, str(message.id), now, body),
+    }
+    return delivery.post(message.url, headers, body).status
 
 
 def _disable(delivery: WebhookDelivery, endpoint_id: UUID, reason: str, now: datetime) -> None:

@@ -133,7 +133,7 @@ def mark_delivered(connection: Connection, message: Message, outcome: Outcome) -
         """
         UPDATE outbox SET sent_at = %(now)s, sending_until = NULL, failure = NULL,
             last_try_at = %(now)s, last_status = %(status)s, last_duration = %(duration)s
-        WHERE id = %(id)s
+        WHERE id = %(id)s AND tries >= %(tries)s -- a replay meanwhile counts from 0 again, and stays due
         """,
         _logged(message, outcome),
     )
@@ -161,7 +161,7 @@ def mark_failed(
             sending_until = clock_timestamp() + %(wait)s::interval,
             relay_after = NULL, failure = %(error)s,
             last_try_at = %(now)s, last_status = %(status)s, last_duration = %(duration)s
-        WHERE id = %(id)s AND sent_at IS NULL
+        WHERE id = %(id)s AND sent_at IS NULL AND tries = %(tries)s -- no replay or other sender meanwhile
         """,
         {**_logged(message, outcome), "wait": wait},
     )
@@ -235,6 +235,7 @@ def list_deliveries(
 def _logged(message: Message, outcome: Outcome) -> dict[str, object]:
     return {
         "id": message.id,
+        "tries": message.tries,
         "now": outcome.at,
         "status": outcome.status,
         "duration": outcome.duration,

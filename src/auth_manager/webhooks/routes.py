@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from auth_manager.errors import (
     Forbidden,
     NotFound,
+    PreconditionFailed,
     RecentAuthenticationRequired,
     TooManyWebhooks,
     WebhookDisabled,
@@ -17,7 +18,8 @@ from auth_manager.errors import (
 from auth_manager.outbound_http import MAXIMUM_URL
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey
-from auth_manager.web.idempotent import Answer, answer_once, respond
+from auth_manager.web.idempotent import Administrator, Answer, answer_once, respond
+from auth_manager.web.preconditions import IfMatch, entity_tag, entity_tags
 from auth_manager.web.problems import (
     WITH_BODY,
     WITH_DATABASE,
@@ -25,7 +27,7 @@ from auth_manager.web.problems import (
     WITH_TOKEN,
     responses,
 )
-from auth_manager.webhooks import EVERY_TYPE, TYPES, Endpoint, LoggedDelivery, service
+from auth_manager.webhooks import EVERY_TYPE, TYPES, Endpoint, LoggedDelivery, service, tag_of
 from auth_manager.webhooks.service import EndpointWithSecret
 
 router = APIRouter(prefix="/admin/webhooks", tags=["administration"])
@@ -193,12 +195,12 @@ async def create_webhook(
     claims: CurrentClaims,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Answer with its secret, this once."""
-    return await answer_once(
+    """Answer with its secret, this once, and an ETag for If-Match."""
+    response = await answer_once(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "webhooks:write"),
         lambda made: _with_secret(201, made),
         service.create,
         claims,
@@ -206,6 +208,7 @@ async def create_webhook(
         types=list(dict.fromkeys(body.types)),
         description=body.description,
     )
+    return _tagged(response)
 
 
 @router.get(
@@ -215,22 +218,22 @@ async def create_webhook(
     responses=responses(WITH_PERMISSION, NotFound),
 )
 async def get_webhook(endpoint_id: UUID, call: CurrentCall, claims: CurrentClaims) -> Response:
-    """Return an endpoint, without its secret."""
-    return _render(200, WebhookView.of(await call(service.get, claims, endpoint_id)))
+    """Return an endpoint, without its secret, with an ETag for If-Match."""
+    return _answer(await call(service.get, claims, endpoint_id))
 
 
 @router.patch(
     "/{endpoint_id}",
     summary="Change a webhook endpoint",
     response_model=WebhookView,
-    responses=responses(WITH_PERMISSION, WITH_BODY, NotFound),
+    responses=responses(WITH_PERMISSION, WITH_BODY, NotFound, PreconditionFailed),
 )
 async def change_webhook(
-    endpoint_id: UUID, body: WebhookChange, call: CurrentCall, claims: CurrentClaims
+    endpoint_id: UUID, body: WebhookChange, call: CurrentCall, claims: CurrentClaims, if_match: IfMatch = None
 ) -> Response:
     """Change what is named; enabled again, an endpoint gets what waited for it."""
     changes = body.model_dump(exclude_unset=True)
-    return _render(200, WebhookView.of(await call(service.change, claims, endpoint_id, changes)))
+    return _answer(await call(service.change, claims, endpoint_id, changes, tags=entity_tags(if_match)))
 
 
 @router.delete(
@@ -238,11 +241,13 @@ async def change_webhook(
     status_code=204,
     summary="Delete a webhook endpoint",
     response_class=Response,
-    responses=responses(WITH_PERMISSION, NotFound),
+    responses=responses(WITH_PERMISSION, NotFound, PreconditionFailed),
 )
-async def delete_webhook(endpoint_id: UUID, call: CurrentCall, claims: CurrentClaims) -> Response:
+async def delete_webhook(
+    endpoint_id: UUID, call: CurrentCall, claims: CurrentClaims, if_match: IfMatch = None
+) -> Response:
     """Delete an endpoint, and with it what waits for it."""
-    await call(service.delete, claims, endpoint_id)
+    await call(service.delete, claims, endpoint_id, tags=entity_tags(if_match))
     return Response(status_code=204)
 
 
@@ -260,16 +265,17 @@ async def rotate_webhook_secret(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Answer with the new secret, this once; messages are signed with both until `previous_secret_until`."""
-    return await answer_once(
+    response = await answer_once(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "webhooks:write"),
         lambda rotated: _with_secret(200, rotated),
         service.rotate_secret,
         claims,
         endpoint_id,
     )
+    return _tagged(response)
 
 
 @router.post(
@@ -288,7 +294,14 @@ async def send_test_message(
 ) -> Response:
     """Send a message of the type `webhook.test`; the log says how it fared."""
     return await answer_once(
-        call, request, idempotency_key, str(claims.sid), _queued, service.send_test, claims, endpoint_id
+        call,
+        request,
+        idempotency_key,
+        Administrator(claims, "webhooks:write"),
+        _queued,
+        service.send_test,
+        claims,
+        endpoint_id,
     )
 
 
@@ -327,7 +340,7 @@ async def replay_webhook(
         call,
         request,
         idempotency_key,
-        str(claims.sid),
+        Administrator(claims, "webhooks:write"),
         _queued,
         service.replay,
         claims,
@@ -338,6 +351,19 @@ async def replay_webhook(
 
 def _render(status: int, view: BaseModel) -> Response:
     return respond((status, view.model_dump_json().encode()))
+
+
+def _answer(endpoint: Endpoint) -> Response:
+    response = _render(200, WebhookView.of(endpoint))
+    response.headers.update(entity_tag(endpoint.tag))
+    return response
+
+
+def _tagged(response: Response) -> Response:
+    """Add the ETag to an endpoint's answer; a replayed one has a body alone."""
+    endpoint = WebhookView.model_validate_json(bytes(response.body))
+    response.headers.update(entity_tag(tag_of(endpoint.updated_at)))
+    return response
 
 
 def _with_secret(status: int, made: EndpointWithSecret) -> Answer:

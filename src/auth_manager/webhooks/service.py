@@ -148,19 +148,24 @@ def change(
     claims: AccessClaims | None,
     endpoint_id: UUID,
     changes: dict[str, Any],
+    *,
+    tags: Sequence[str] | None = None,
 ) -> Endpoint:
     """Change `url`, `types`, `description` or `enabled`, in one round trip.
 
-    What is pending goes to the new URL.
+    With `tags` only while one of them is its own. What is pending goes to the new URL.
 
     Raises:
         InvalidFields: as for `create`.
         NotFound: there is no such endpoint.
+        PreconditionFailed: it was changed since it was read.
     """
     _refuse_invalid(resources, url=changes.get("url"), types=changes.get("types"))
     with resources.database.one_trip() as connection:
         authorize(resources, connection, origin, claims, WRITE)
         store.require_endpoint(connection, endpoint_id)
+        if tags is not None:
+            store.require_tag(connection, endpoint_id, tags)
         audit.append(
             connection,
             "webhook_changed",
@@ -175,15 +180,25 @@ def change(
     return endpoint
 
 
-def delete(resources: Resources, origin: Origin, claims: AccessClaims | None, endpoint_id: UUID) -> None:
+def delete(
+    resources: Resources,
+    origin: Origin,
+    claims: AccessClaims | None,
+    endpoint_id: UUID,
+    *,
+    tags: Sequence[str] | None = None,
+) -> None:
     """Delete an endpoint, in one round trip; what is pending is never sent.
 
     Raises:
         NotFound: there is none.
+        PreconditionFailed: as for `change`.
     """
     with resources.database.one_trip() as connection:
         authorize(resources, connection, origin, claims, WRITE)
         store.require_endpoint(connection, endpoint_id)
+        if tags is not None:
+            store.require_tag(connection, endpoint_id, tags)
         store.delete(connection, endpoint_id)
         audit.append(connection, "webhook_deleted", origin, **actor(claims), details=_told(endpoint_id))
     log_event("webhook_deleted", webhook_id=endpoint_id)

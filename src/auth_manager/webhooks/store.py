@@ -1,12 +1,12 @@
 """SQL on endpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from auth_manager.database import Connection, Row
-from auth_manager.errors import AuthError, NotFound, TooManyWebhooks
+from auth_manager.errors import AuthError, NotFound, PreconditionFailed, TooManyWebhooks
 from auth_manager.webhooks import MOST_ENDPOINTS, Endpoint, NewEndpoint
 
 
@@ -44,6 +44,23 @@ def require_endpoint(connection: Connection, endpoint_id: UUID) -> None:
         "SELECT require(EXISTS (SELECT FROM webhook_endpoints WHERE id = %(id)s), 'webhook_not_found')",
         {"id": endpoint_id},
         refused={"webhook_not_found": NotFound()},
+    )
+
+
+def require_tag(connection: Connection, endpoint_id: UUID, tags: Sequence[str]) -> None:
+    """Queue the guard: the round trip raises PreconditionFailed unless one of these is the endpoint's tag.
+
+    It locks the endpoint's row: the tag is still its own when it is changed.
+    """
+    connection.add(
+        """
+        SELECT require((
+            SELECT to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+            FROM webhook_endpoints WHERE id = %(id)s FOR UPDATE
+        ) = ANY (%(tags)s), 'changed_since')
+        """,
+        {"id": endpoint_id, "tags": list(tags)},
+        refused={"changed_since": PreconditionFailed()},
     )
 
 
@@ -100,7 +117,7 @@ def update(
                                    ELSE disabled_reason END,
             failing_since = CASE WHEN %(enabled)s THEN NULL ELSE failing_since END,
             paused_until = CASE WHEN %(enabled)s THEN NULL ELSE paused_until END,
-            updated_at = %(now)s
+            updated_at = GREATEST(%(now)s, updated_at + interval '1 microsecond')
         WHERE id = %(id)s
         RETURNING *
         """,
@@ -128,7 +145,8 @@ def replace_secret(
     connection.add(
         """
         UPDATE webhook_endpoints
-        SET previous_secret = secret, previous_until = %(until)s, secret = %(secret)s, updated_at = %(now)s
+        SET previous_secret = secret, previous_until = %(until)s, secret = %(secret)s,
+            updated_at = GREATEST(%(now)s, updated_at + interval '1 microsecond')
         WHERE id = %(id)s AND secret <> %(secret)s -- sent twice, done once
         """,
         {"id": endpoint_id, "secret": sealed_secret, "until": now + overlap, "now": now},
@@ -157,7 +175,8 @@ def disable(connection: Connection, endpoint_id: UUID, *, reason: str, now: date
     """Disable an endpoint; return whether it was enabled."""
     row = connection.fetch_one(
         """
-        UPDATE webhook_endpoints SET disabled_at = %(now)s, disabled_reason = %(reason)s, updated_at = %(now)s
+        UPDATE webhook_endpoints SET disabled_at = %(now)s, disabled_reason = %(reason)s,
+            updated_at = GREATEST(%(now)s, updated_at + interval '1 microsecond')
         WHERE id = %(id)s AND disabled_at IS NULL
         RETURNING id
         """,

@@ -1,5 +1,7 @@
 """The `auth-manager` command: one module for each group of commands, each with an `app`."""
 
+import sys
+
 import typer
 
 from auth_manager.entrypoints.cli import (
@@ -42,6 +44,7 @@ app.add_typer(imports.app)
 def main() -> None:
     """Run the command line; a failure we know is one line on standard error, never a stack trace."""
     try:
+        console.require_text(sys.argv[1:])
         app()
     except ConfigurationError as error:
         console.refuse(f"Configuration: {error}", console.EXIT_MISCONFIGURED)

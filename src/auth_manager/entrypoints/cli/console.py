@@ -13,18 +13,22 @@ from uuid import UUID
 import typer
 from rich.console import Console
 from rich.prompt import Confirm
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from auth_manager import __version__, migrate
 from auth_manager.app import build_resources
 from auth_manager.audit import Origin
-from auth_manager.errors import ConfigurationError
+from auth_manager.errors import AuthError, ConfigurationError
 from auth_manager.ids import new_id
 from auth_manager.resources import Resources
 from auth_manager.settings import load_settings
+from auth_manager.web import strict_json
 
-output = Console()
+_UNWRAPPED = 100_000
+"""Columns of what is no terminal: a row stays a line there, for `grep` and for files."""
+
+output = Console(width=None if sys.stdout.isatty() else _UNWRAPPED)
 errors = Console(stderr=True)
 
 EXIT_REFUSED = 1
@@ -69,9 +73,9 @@ def show_rows(
     if as_json:
         show_json({"items": items, "next_cursor": next_cursor})
         return
-    table = Table(*columns)
+    table = Table(*(Column(column, overflow="fold") for column in columns))
     for row in items:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(Text(_line(row.get(column))) for column in columns))
     output.print(table)
     if next_cursor:
         errors.print(f"more: --cursor {next_cursor}", markup=False, highlight=False, soft_wrap=True)
@@ -82,15 +86,47 @@ def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         show_json(facts)
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
+    width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        table.add_row(name, _cell(value))
-    output.print(table)
+        say(f"{name:<{width}}  {_line(value)}".rstrip())
 
 
 def show_json(value: object) -> None:
     """Print JSON on one line, for another program; a terminal gets ASCII, as it obeys more than ESC."""
     sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=sys.stdout.isatty()) + "\n")
+
+
+def require_text(arguments: Iterable[str]) -> None:
+    """Refuse arguments that are no text, before anything is done: a shell hands on any bytes.
+
+    Raises:
+        ConfigurationError: one is not UTF-8.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"argument {number} is not UTF-8") from None
+
+
+def parse_object(option: str, text: str | None) -> dict[str, Any] | None:
+    """Return the JSON object that an option has, read as strictly as the body of a request; None: none.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        value = strict_json.parse(text.encode())
+    except (AuthError, UnicodeEncodeError):
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            f"{option} takes a JSON object: no key twice, no NaN, no NUL, no half of a surrogate pair,"
+            f" at most {strict_json.MAXIMUM_DEPTH} levels"
+        )
+    return value
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -139,9 +175,9 @@ def operating_system_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _cell(value: object) -> Text:
-    """Return the text of a cell, without markup and without what a terminal would obey."""
-    return Text(_printable(_text(value).replace("\n", "\ufffd")))
+def _line(value: object) -> str:
+    """Return a value on one line, without what a terminal would obey."""
+    return _printable(_text(value).replace("\n", "\ufffd"))
 
 
 def _printable(text: str) -> str:

@@ -1,7 +1,5 @@
 """auth-manager roles: what roles there are, and who has them."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,7 +9,7 @@ from auth_manager.directory import service as directory_service
 from auth_manager.entrypoints.cli import console
 from auth_manager.entrypoints.cli.console import AsJson, Yes
 from auth_manager.errors import ConfigurationError
-from auth_manager.roles import Role, service
+from auth_manager.roles import service
 from auth_manager.roles.service import RoleFields, RolePatch
 
 app = typer.Typer(no_args_is_help=True, help="What roles there are, and who has them.")
@@ -65,7 +63,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a role."""
-    fields = RoleFields(description or "", permission or (), _parse(claims) or {}, default or False)
+    fields = RoleFields(description or "", permission or (), _claims(claims) or {}, default or False)
     with console.open_resources() as resources:
         role = service.create_role(resources, console.operator(), None, name, fields)
     console.show_facts(asdict(role), as_json=as_json)
@@ -88,7 +86,7 @@ def change(
     if permission and no_permissions:
         raise ConfigurationError("--permission and --no-permissions exclude each other")
     permissions = () if no_permissions else (permission or None)
-    patch = RolePatch(description, permissions, _parse(claims), default)
+    patch = RolePatch(description, permissions, _claims(claims), default)
     with console.open_resources() as resources:
         role = service.change_role(resources, console.operator(), None, name, patch)
     console.show_facts(asdict(role), as_json=as_json)
@@ -125,22 +123,5 @@ def revoke(identifier: Identifier, role: Name, *, yes: Yes = False, as_json: AsJ
     console.show_facts({"id": account_id, "roles": roles}, as_json=as_json)
 
 
-def _parse(claims: str | None) -> Mapping[str, Any] | None:
-    """Read the object of --claims.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    if claims is None:
-        return None
-    try:
-        parsed = json.loads(claims)
-    except (ValueError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise ConfigurationError("--claims takes a JSON object")
-    return parsed
-
-
-def _facts(role: Role) -> dict[str, Any]:
-    return asdict(role)
+def _claims(text: str | None) -> dict[str, Any] | None:
+    return console.parse_object("--claims", text)

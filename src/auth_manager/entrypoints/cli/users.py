@@ -1,6 +1,5 @@
 """`auth-manager users`: find, create, change, disable and erase accounts."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
@@ -85,7 +84,7 @@ def create(
         username=username,
         display_name=display_name,
         locale=locale,
-        attributes=_object(attributes),
+        attributes=console.parse_object("--attributes", attributes),
         roles=tuple(role or ()),
     )
     with console.open_resources() as resources:
@@ -113,7 +112,8 @@ def change(
     fields = {*given, *(["attributes"] if attributes is not None else [])}
     if not fields and email is None and verified is None:
         raise ConfigurationError("say what to change")
-    profile = ProfilePatch(frozenset(fields), attributes=_object(attributes), **given)
+    replaced = console.parse_object("--attributes", attributes)
+    profile = ProfilePatch(frozenset(fields), attributes=replaced, **given)
     with console.open_resources() as resources:
         account_id = directory_service.find_id(resources, identifier)
         entry = directory_service.change_entry(
@@ -252,15 +252,3 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "created_at": account.created_at,
         "updated_at": account.updated_at,
     }
-
-
-def _object(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ConfigurationError("the attributes are a JSON object")
-    return value

@@ -28,7 +28,7 @@ def list_webhooks(limit: Limit = 50, cursor: Cursor = None, *, as_json: AsJson =
     """List the endpoints, the newest first."""
     with console.open_resources() as resources:
         page = service.list_endpoints(resources, console.operator(), None, limit=limit, cursor=cursor)
-    columns = ("id", "url", "types", "description", "enabled", "failing_since")
+    columns = ("id", "url", "types", "description", "enabled", "disabled_reason", "failing_since")
     rows = [_facts(endpoint) for endpoint in page.items]
     console.show_rows(rows, columns, as_json=as_json, next_cursor=page.next_cursor)
 
