@@ -611,12 +611,13 @@ class TestHostileFiles:
         [
             (b'\xef\xbb\xbf[{"email": "a@example.com"}]', 1, {}),
             (b'[{"email": "a@example.com", "attributes": {"n": 36893488147419103232}}]', 1, {}),
+            (b'[{"email": "a@example.com", "attributes": {"n": ' + b"9" * 4000 + b"}}]", 1, {}),
             (b'[{"email": "a@example.com", "attributes": {"n": 1e999}}, {"email": "b@example.com"}]', 1,
              {"not_json": 1}),
             (b'[{"email": "a@example.com", "email": "b@example.com"}, {"email": "c@example.com"}]', 1,
              {"duplicate_key": 1}),
         ],
-        ids=["byte-order-mark", "integer", "infinite", "twice"],
+        ids=["byte-order-mark", "integer", "digits", "infinite", "twice"],
     )  # fmt: skip
     def test_lists(
         self, run_import: Import, tmp_path: Path, content: bytes, created: int, refused: dict[str, int]
@@ -632,12 +633,22 @@ class TestHostileFiles:
             (b'[{"email": "a@example.com"}, {"email": "\\udc00"}]', 1),
             (b'[{"email": "a@example.com"}, {"n": 1e1000000000000000000000}]', 1),
             (b'[{"email": "a@example.com"}, {"n": ' + b"9" * 5000 + b"}]", 0),
+            (b'[{"email": "a@example.com"}, ' + b" " * 65_000 + b'{"n": ' + b"9" * 4301 + b"}]", 1),
             (b'[{"email": "a@example.com"}, {"email": "b@exa', 1),
             (b'[{"email": "a@example.com"}, {"email": }]', 1),
             (b'[{"email": "a@example.com"}, {"email": "\xff"}]', 1),
             (b"[" * 100_000, 0),
         ],
-        ids=["half-a-pair", "exponent", "digits", "cut-off", "broken", "not-utf8", "deep"],
+        ids=[
+            "half-a-pair",
+            "exponent",
+            "digits",
+            "digits-of-two-reads",
+            "cut-off",
+            "broken",
+            "not-utf8",
+            "deep",
+        ],
     )
     def test_a_document_that_breaks_off_keeps_what_came_before(
         self, run_import: Import, tmp_path: Path, query: Query, content: bytes, created: int

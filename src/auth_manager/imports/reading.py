@@ -8,6 +8,7 @@ raises FileUnreadable. No record and no line grows over a bound in memory.
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,6 +24,10 @@ MAXIMUM_GAP = 64 * 1024 * 1024
 
 MAXIMUM_DEPTH = 64
 """Levels of a JSON document; the attributes of a user have no more than half."""
+
+_DIGITS = b"0123456789"
+_MOST_DIGITS = sys.int_info.default_max_str_digits
+"""Of an integer that int() reads."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -82,8 +87,8 @@ def list_reader(path: str) -> Reader:
                 yield Read(record, None)
         except ijson.JSONError as error:
             raise FileUnreadable(f"it is not JSON after record {count} of `{path}`") from error
-        # An exponent beyond Decimal's, half of a surrogate pair, an integer beyond Python's limit of digits.
-        except (ArithmeticError, UnicodeDecodeError, SystemError) as error:
+        # An exponent beyond Decimal's, half of a surrogate pair.
+        except (ArithmeticError, UnicodeDecodeError) as error:
             detail = f"it has what nothing can read after record {count} of `{path}`"
             raise FileUnreadable(detail) from error
 
@@ -271,10 +276,11 @@ _decode = json.JSONDecoder(
 
 
 class _BoundedGap:
-    """A file that is read on only so far without yielding a record."""
+    """A file that is read on only so far without yielding a record, and without a number of many digits."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._last_digits = b""
         self.since = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -282,4 +288,21 @@ class _BoundedGap:
             raise FileUnreadable(f"there is no record in {MAXIMUM_GAP} bytes")
         data = self._file.read(size)
         self.since += len(data)
+        # ijson goes on with the error of int() pending, and calls back with it: whatever happens then.
+        if _has_long_number(self._last_digits + data):
+            raise FileUnreadable(f"it has over {_MOST_DIGITS} digits in a row")
+        self._last_digits = _digits_at_end((self._last_digits + data)[-_MOST_DIGITS:])
         return data
+
+
+def _has_long_number(data: bytes) -> bool:
+    """Tell whether there are over _MOST_DIGITS digits in a row, which would cover one of these places."""
+    for place in range(0, len(data), _MOST_DIGITS):
+        before, behind = data[max(place - _MOST_DIGITS, 0) : place], data[place : place + _MOST_DIGITS + 1]
+        if len(_digits_at_end(before)) + len(behind) - len(behind.lstrip(_DIGITS)) > _MOST_DIGITS:
+            return True
+    return False
+
+
+def _digits_at_end(data: bytes) -> bytes:
+    return data[len(data.rstrip(_DIGITS)) :]
