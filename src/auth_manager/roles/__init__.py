@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
+
+from auth_manager.entity_tags import tag_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,3 @@ class Role:
     def tag(self) -> str:
         """What changes with every change."""
         return tag_of(self.updated_at)
-
-
-def tag_of(updated_at: datetime) -> str:
-    """Return the tag of what was changed last at this time, to the microsecond."""
-    return updated_at.astimezone(UTC).isoformat()

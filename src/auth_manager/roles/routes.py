@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from auth_manager.entity_tags import tag_of
 from auth_manager.errors import (
     Forbidden,
     NotFound,
@@ -14,7 +15,7 @@ from auth_manager.errors import (
     RoleBuiltIn,
     RoleTaken,
 )
-from auth_manager.roles import Role, service, tag_of
+from auth_manager.roles import Role, service
 from auth_manager.roles.service import MAXIMUM_PERMISSIONS, RoleFields, RolePatch
 from auth_manager.web.bearer import CurrentClaims
 from auth_manager.web.calls import CurrentCall, IdempotencyKey

@@ -1,9 +1,11 @@
 """Webhooks: what happens to accounts and sessions, posted to the endpoints of a customer's own systems."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
+
+from auth_manager.entity_tags import tag_of
 
 TYPES = (
     "user.created",
@@ -60,11 +62,6 @@ class Endpoint:
     def tag(self) -> str:
         """What changes with every change that is made to it, not with how deliveries fare."""
         return tag_of(self.updated_at)
-
-
-def tag_of(updated_at: datetime) -> str:
-    """Return the tag of what was changed last at this time, as `store.require_tag` writes it."""
-    return updated_at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True, slots=True)

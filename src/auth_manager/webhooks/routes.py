@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from auth_manager.entity_tags import tag_of
 from auth_manager.errors import (
     Forbidden,
     NotFound,
@@ -27,7 +28,7 @@ from auth_manager.web.problems import (
     WITH_TOKEN,
     responses,
 )
-from auth_manager.webhooks import EVERY_TYPE, TYPES, Endpoint, LoggedDelivery, service, tag_of
+from auth_manager.webhooks import EVERY_TYPE, TYPES, Endpoint, LoggedDelivery, service
 from auth_manager.webhooks.service import EndpointWithSecret
 
 router = APIRouter(prefix="/admin/webhooks", tags=["administration"])

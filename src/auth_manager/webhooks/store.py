@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from auth_manager import entity_tags
 from auth_manager.database import Connection, Row
 from auth_manager.errors import AuthError, NotFound, PreconditionFailed, TooManyWebhooks
 from auth_manager.webhooks import MOST_ENDPOINTS, Endpoint, NewEndpoint
@@ -53,12 +54,11 @@ def require_tag(connection: Connection, endpoint_id: UUID, tags: Sequence[str]) 
     It locks the endpoint's row: the tag is still its own when it is changed.
     """
     connection.add(
-        """
+        f"""
         SELECT require((
-            SELECT to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
-            FROM webhook_endpoints WHERE id = %(id)s FOR UPDATE
+            SELECT {entity_tags.SQL} FROM webhook_endpoints WHERE id = %(id)s FOR UPDATE
         ) = ANY (%(tags)s), 'changed_since')
-        """,
+        """,  # noqa: S608 -- a constant
         {"id": endpoint_id, "tags": list(tags)},
         refused={"changed_since": PreconditionFailed()},
     )
